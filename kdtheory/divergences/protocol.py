@@ -1,0 +1,205 @@
+"""The protocol every loss obeys: a value, a logit gradient of that same value, and a torch loss made of the two.
+
+A loss is written once, on log-probabilities, as a pair (value, gradient in the student's logits). `Loss.loss` puts
+that pair into one autograd node, so that backward is the closed form and not a chain of rounded (or infinite)
+intermediate derivatives.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kdtheory.divergences import checks
+
+
+def _rows(x: Tensor, mask: Tensor | None, trailing: int) -> Tensor:
+    """Counted positions as rows: (..., V) -> (N, V) for trailing = 1, (...) -> (N,) for trailing = 0."""
+    return x.reshape(-1, *x.shape[x.ndim - trailing :]) if mask is None else x[mask]
+
+
+class _Positions(torch.autograd.Function):
+    """One value per position; backward multiplies the gradient that forward computed."""
+
+    @staticmethod
+    def forward(ctx: Any, student_logits: Tensor, log_p: Tensor, loss: Loss) -> Tensor:
+        log_q = torch.log_softmax(student_logits, dim=-1)
+        if not ctx.needs_input_grad[0]:
+            return loss.per_position(log_p, log_q)
+        value, gradient = loss.value_and_gradient(log_p, log_q)
+        ctx.save_for_backward(gradient)
+        return value
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return upstream.unsqueeze(-1) * gradient, None, None
+
+
+class Loss(ABC):
+    """D(teacher, student), teacher first. Losses add (`fkl + w1`) and scale (`0.5 * w1`).
+
+    Attributes
+    ----------
+    name : str
+        Short name, as given to `kdtheory.divergence`.
+    parameters : Mapping[str, Any]
+        Numeric parameters of this instance, e.g. ``{"alpha": 0.1}``.
+    surrogate_gradient : bool
+        True where the gradient is, by definition of the published loss, not the gradient of the value.
+    temperature_power : int
+        A loss at temperature T is multiplied by T to this power, so that its gradient keeps its size: 2 where the
+        divergence is quadratic around p = q, 1 where it has a kink there (total variation, Wasserstein).
+    """
+
+    name: str = ""
+    parameters: Mapping[str, Any] = {}
+    surrogate_gradient: bool = False
+    temperature_power: int = 2
+
+    @abstractmethod
+    def per_position(self, log_p: Tensor, log_q: Tensor) -> Tensor:
+        """Value in nats (or units of cost) from log-probabilities (..., V), -inf allowed; returns (...)."""
+
+    @abstractmethod
+    def value_and_gradient(self, log_p: Tensor, log_q: Tensor) -> tuple[Tensor, Tensor]:
+        """`per_position` (...) and its derivative in the student's logits (..., V). Never NaN for valid input."""
+
+    def culprit(self, log_p: Tensor, log_q: Tensor) -> int | None:
+        """Index of the token that makes this row (V,) infinite, or None if no single token does."""
+        return None
+
+    # -- float64 evaluation ------------------------------------------------------------------------------------------
+    def value(self, p: Any, q: Any) -> Any:
+        """D(p, q) in float64.
+
+        Parameters
+        ----------
+        p, q : array_like, shape (..., V)
+            Teacher and student probabilities; zeros allowed, rows sum to 1 within 1e-6.
+
+        Returns
+        -------
+        numpy.ndarray or torch.Tensor, shape (...)
+            The kind of array that went in; +inf where the divergence is infinite.
+
+        Raises
+        ------
+        ValueError
+            If shapes differ, or an entry is negative or NaN, or a row does not sum to 1; the message names the index.
+        """
+        log_p, log_q, restore = checks.log_probabilities(p, q)
+        return restore(self.per_position(log_p, log_q))
+
+    def logit_gradient(self, *, teacher_logits: Any, student_logits: Any) -> Any:
+        """Gradient of D in the student's logits, closed form, float64.
+
+        Parameters
+        ----------
+        teacher_logits, student_logits : array_like, shape (..., V)
+            Unnormalised log-probabilities; -inf marks an impossible token.
+
+        Returns
+        -------
+        numpy.ndarray or torch.Tensor, shape (..., V)
+            Sums to zero over tokens. Where the divergence is infinite, the one-sided limit.
+
+        Raises
+        ------
+        ValueError
+            If shapes differ, a logit is NaN or +inf, or a row is -inf throughout.
+        """
+        teacher, student, restore = checks.logits(teacher_logits, student_logits)
+        log_p, log_q = torch.log_softmax(teacher, -1), torch.log_softmax(student, -1)
+        return restore(self.value_and_gradient(log_p, log_q)[1])
+
+    # -- training ----------------------------------------------------------------------------------------------------
+    def loss(
+        self,
+        *,
+        student_logits: Tensor,
+        teacher_logits: Tensor | None = None,
+        labels: Tensor | None = None,
+        mask: Tensor | None = None,
+        temperature: float = 1.0,
+        reduction: str = "mean",
+    ) -> Tensor:
+        """Training loss, differentiable in the student's logits; the teacher is a constant.
+
+        Parameters
+        ----------
+        student_logits, teacher_logits : Tensor, shape (..., V)
+            Any floating type; bf16 and fp16 are computed in float32.
+        labels : Tensor of int64, shape (...), optional
+            Tokens of the text; only losses with a hard-label part use them.
+        mask : Tensor of bool, shape (...), optional
+            True = counted. Hidden positions may hold anything, NaN included.
+        temperature : float
+            Divides both sides' logits; the value is multiplied by T ** temperature_power.
+        reduction : {"mean", "sum", "none"}
+            Over counted positions. "none" returns shape (...), hidden positions 0.
+
+        Returns
+        -------
+        Tensor
+            Scalar, or (...) for "none". With every position hidden: 0, with zero gradient.
+
+        Raises
+        ------
+        ValueError
+            If an argument does not fit (shape, dtype, range).
+        NonFiniteLossError
+            If a reduced loss is not finite: names row, token, cause and what to do.
+        """
+        checks.training_arguments(student_logits, teacher_logits, labels, mask, temperature, reduction)
+        student = checks.at_least_float32(_rows(student_logits, mask, 1))
+        teacher = None if teacher_logits is None else checks.at_least_float32(_rows(teacher_logits.detach(), mask, 1))
+        labels = None if labels is None else _rows(labels, mask, 0)
+        positions = self.positions(student, teacher, labels, temperature)
+        if reduction == "none":
+            if mask is None:
+                return positions.reshape(student_logits.shape[:-1])
+            return positions.new_zeros(mask.shape).masked_scatter(mask, positions)
+        total = positions.sum()
+        if reduction == "mean":
+            total = total / max(positions.numel(), 1)
+        if not math.isfinite(total.item()):
+            shape = student_logits.shape[:-1]
+            raise checks.explain(self, positions, student, teacher, labels, mask, shape, temperature)
+        return total
+
+    def positions(
+        self, student_logits: Tensor, teacher_logits: Tensor | None, labels: Tensor | None, temperature: float
+    ) -> Tensor:
+        """Loss of each counted position: rows (N, V) in, (N,) out. What `loss` masks, scales and reduces."""
+        if teacher_logits is None:
+            raise ValueError(f"{self}: teacher_logits is missing; only hard-label losses do without a teacher")
+        log_p = torch.log_softmax(teacher_logits.to(student_logits.dtype) / temperature, dim=-1)
+        value = _Positions.apply(student_logits / temperature, log_p, self)
+        return value * temperature**self.temperature_power
+
+    # -- algebra -----------------------------------------------------------------------------------------------------
+    def __add__(self, other: Loss) -> Loss:
+        from kdtheory.divergences.combination import Combination
+
+        return Combination.of((1.0, self), (1.0, other)) if isinstance(other, Loss) else NotImplemented
+
+    def __mul__(self, weight: float) -> Loss:
+        from kdtheory.divergences.combination import Combination
+
+        return Combination.of((float(weight), self)) if isinstance(weight, (int, float)) else NotImplemented
+
+    __rmul__ = __mul__
+
+    def __str__(self) -> str:
+        listed = ", ".join(f"{key}={value}" for key, value in self.parameters.items())
+        return f"{self.name}({listed})" if listed else self.name
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self}>"
