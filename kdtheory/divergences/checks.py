@@ -93,11 +93,6 @@ def bad_logit(x: Tensor, name: str) -> tuple[tuple[int, ...], str] | None:
     return None
 
 
-def at_least_float32(x: Tensor) -> Tensor:
-    """bf16 and fp16 to float32; float32 and float64 as they are."""
-    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
-
-
 def training_arguments(
     student: Tensor,
     teacher: Tensor | None,

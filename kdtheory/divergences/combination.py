@@ -120,7 +120,8 @@ class CrossEntropy(Loss):
                 f"labels: counted position {row} holds {int(labels[row])}, outside 0..{student_logits.shape[-1] - 1}: "
                 "hide padding with mask="
             )
-        return torch.nn.functional.cross_entropy(student_logits, labels.long(), reduction="none")
+        dtype = torch.promote_types(student_logits.dtype, torch.float32)
+        return torch.nn.functional.cross_entropy(student_logits.to(dtype), labels.long(), reduction="none")
 
 
 class Classic(Combination):

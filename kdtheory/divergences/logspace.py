@@ -3,6 +3,9 @@
 Every summand carries the linear terms that vanish on the simplex (Σ p = Σ q = 1) so that it is non-negative and
 quadratic at p = q: sums of these terms neither go negative nor lose their digits near the teacher. Every slope is
 shifted to be zero at p = q, which changes no gradient. Tests hold both to the symbolic definitions.
+
+With r = log p/q, r₊ = max(r, 0) and r₋ = max(-r, 0), both sides of p = q are covered by one expression without
+overflow, cancellation, or a choice per element (`torch.where` costs as much as four logarithms on a CPU).
 """
 
 from __future__ import annotations
@@ -13,6 +16,16 @@ from functools import cached_property
 
 import torch
 from torch import Tensor
+
+
+def times(weight: Tensor, x: Tensor) -> Tensor:
+    """Weight · x with 0 · inf = 0: a token without mass does not count, however steep the slope there."""
+    return _nan_is(weight * x, 0.0)
+
+
+def _nan_is(x: Tensor, value: float) -> Tensor:
+    """Replace NaN, which only 0 · inf and inf - inf produce here, by what the limit is; infinities stay."""
+    return torch.nan_to_num(x, nan=value, posinf=math.inf, neginf=-math.inf)
 
 
 class LogPair:
@@ -31,105 +44,113 @@ class LogPair:
 
     @cached_property
     def log_ratio(self) -> Tensor:
-        """Log p/q; 0 where both are 0, so that the token drops out."""
-        both_zero = torch.isneginf(self.log_p) & torch.isneginf(self.log_q)
-        return (self.log_p - self.log_q).masked_fill(both_zero, 0.0)
+        """R = log p/q; 0 where both are 0, so that the token drops out."""
+        return _nan_is(self.log_p - self.log_q, 0.0)
+
+    @cached_property
+    def above(self) -> Tensor:
+        """r₊, the logarithm by which p exceeds q."""
+        return self.log_ratio.relu()
+
+    @cached_property
+    def below(self) -> Tensor:
+        """r₋, the logarithm by which q exceeds p."""
+        return (-self.log_ratio).relu()
+
+    @cached_property
+    def top(self) -> Tensor:
+        """max(p, q)."""
+        return torch.maximum(self.p, self.q)
+
+    @cached_property
+    def loss_of_q(self) -> Tensor:
+        """q/max(p, q) - 1."""
+        return torch.expm1(-self.above)
+
+    @cached_property
+    def loss_of_p(self) -> Tensor:
+        """p/max(p, q) - 1."""
+        return torch.expm1(-self.below)
+
+    @cached_property
+    def difference(self) -> Tensor:
+        """Q - p, to full relative accuracy in r."""
+        return self.top * (self.loss_of_q - self.loss_of_p)
+
+    def log_mixture(self, weight_p: float) -> Tensor:
+        """Log m/max(p, q) for m = weight_p · p + (1 - weight_p) · q; relative error eps / the smaller weight."""
+        return torch.log1p(weight_p * self.loss_of_p + (1 - weight_p) * self.loss_of_q)
 
     def swapped(self) -> LogPair:
         return LogPair(self.log_q, self.log_p)
 
 
-def times(weight: Tensor, x: Tensor) -> Tensor:
-    """Weight · x with 0 · inf = 0: a token without mass does not count, however steep the slope there."""
-    return torch.where(weight == 0, 0.0, weight * x)
-
-
-def generalised_kl(x: Tensor, y: Tensor, log_ratio: Tensor) -> Tensor:
-    """X log(x/y) - x + y from log_ratio = log(x/y): the summand of KL, non-negative for any two masses."""
-    near = x * (log_ratio + torch.expm1(-log_ratio))
-    return torch.where(log_ratio.abs() < 1, near, times(x, log_ratio) - x + y)
-
-
-def log_mixture(pair: LogPair, weight_p: float) -> tuple[Tensor, Tensor]:
-    """(log m/p, log m/q) for m = weight_p · p + (1 - weight_p) · q, accurate at both ends and near p = q."""
-    weight_q = 1.0 - weight_p
-    r = pair.log_ratio
-    small = torch.expm1(-r.abs().clamp(max=1.0))  # used where |log p/q| <= 1; beyond, logaddexp does not cancel
-    log_wp, log_wq = r.new_tensor(math.log(weight_p)), r.new_tensor(math.log(weight_q))
-    over_p = torch.where(r > 1, torch.logaddexp(log_wp, log_wq - r), torch.log1p(weight_q * small))
-    over_q = torch.where(r < -1, torch.logaddexp(log_wq, log_wp + r), torch.log1p(weight_p * small))
-    return torch.where(r > 0, over_p, over_q - r), torch.where(r > 0, over_p + r, over_q)
-
-
 # -- summands: value = Σ summand ---------------------------------------------------------------------------------------
 def forward_kl(pair: LogPair) -> Tensor:
-    """Summand of KL(p‖q)."""
-    return generalised_kl(pair.p, pair.q, pair.log_ratio)
+    """P log p/q - p + q, summing to KL(p‖q)."""
+    return (times(pair.p, pair.log_ratio) + pair.difference).clamp(min=0.0)
 
 
 def reverse_kl(pair: LogPair) -> Tensor:
-    """Summand of KL(q‖p)."""
-    return generalised_kl(pair.q, pair.p, -pair.log_ratio)
+    """Q log q/p - q + p, summing to KL(q‖p)."""
+    return (times(pair.q, -pair.log_ratio) - pair.difference).clamp(min=0.0)
 
 
 def jensen_shannon(pair: LogPair, beta: float) -> Tensor:
-    """Summand of β KL(p‖m) + (1-β) KL(q‖m), m = βp + (1-β)q."""
-    over_p, over_q = log_mixture(pair, beta)
-    m = beta * pair.p + (1 - beta) * pair.q
-    return beta * generalised_kl(pair.p, m, -over_p) + (1 - beta) * generalised_kl(pair.q, m, -over_q)
+    """βp log p/m + (1-β)q log q/m with m = βp + (1-β)q, summing to β KL(p‖m) + (1-β) KL(q‖m)."""
+    shared = pair.log_mixture(beta)
+    from_p, from_q = times(pair.p, shared + pair.below), times(pair.q, shared + pair.above)
+    return -(beta * from_p + (1 - beta) * from_q).clamp(max=0.0)
 
 
 def total_variation(pair: LogPair) -> Tensor:
-    """Summand ½|p - q|, without cancellation where p and q are close."""
-    return 0.5 * torch.maximum(pair.p, pair.q) * -torch.expm1(-pair.log_ratio.abs())
+    """½|p - q|."""
+    return 0.5 * pair.difference.abs()
 
 
 def skew_kl(pair: LogPair, alpha: float) -> Tensor:
-    """Summand of KL(p ‖ αp + (1-α)q)."""
-    over_p, _ = log_mixture(pair, alpha)
-    return generalised_kl(pair.p, alpha * pair.p + (1 - alpha) * pair.q, -over_p)
+    """P log p/m - p + m with m = αp + (1-α)q, summing to KL(p‖m)."""
+    over_p = pair.log_mixture(alpha) + pair.below
+    return ((1 - alpha) * pair.difference - times(pair.p, over_p)).clamp(min=0.0)
 
 
 def skew_reverse_kl(pair: LogPair, alpha: float) -> Tensor:
-    """Summand of KL(q ‖ αq + (1-α)p)."""
-    return skew_kl(pair.swapped(), alpha)
+    """Q log q/m - q + m with m = αq + (1-α)p, summing to KL(q‖m)."""
+    over_q = pair.log_mixture(1 - alpha) + pair.above
+    return (-(1 - alpha) * pair.difference - times(pair.q, over_q)).clamp(min=0.0)
 
 
 def chi_square(pair: LogPair) -> Tensor:
-    """Summand (p - q)²/q of χ²."""
-    r = pair.log_ratio
-    steep = (2 * pair.log_p - pair.log_q).exp() * torch.expm1(-r) ** 2
-    return torch.where(r > 0, steep, pair.q * torch.expm1(r) ** 2)
+    """(p - q)²/q, summing to χ²."""
+    return _nan_is(pair.log_q + 2 * pair.above, math.inf).exp() * (pair.loss_of_q - pair.loss_of_p) ** 2
 
 
 def neyman(pair: LogPair) -> Tensor:
-    """Summand (q - p)²/p of Neyman's χ²."""
-    return chi_square(pair.swapped())
+    """(q - p)²/p, summing to Neyman's χ²."""
+    return _nan_is(pair.log_p + 2 * pair.below, math.inf).exp() * (pair.loss_of_q - pair.loss_of_p) ** 2
 
 
 def hellinger(pair: LogPair) -> Tensor:
-    """Summand ½(√p - √q)²."""
-    return 0.5 * torch.maximum(pair.p, pair.q) * torch.expm1(-pair.log_ratio.abs() / 2) ** 2
+    """½(√p - √q)²."""
+    return 0.5 * pair.top * torch.expm1(-pair.log_ratio.abs() / 2) ** 2
 
 
 def amari(pair: LogPair, alpha: float) -> Tensor:
-    """Summand (αp + (1-α)q - p^α q^(1-α)) / (α(1-α))."""
-    r, away = pair.log_ratio, alpha * (1 - alpha)
-    near = pair.q * (alpha * torch.expm1(r) - torch.expm1(alpha * r))
-    power = (alpha * pair.log_p + (1 - alpha) * pair.log_q).exp()
-    power = torch.where((pair.p == 0) & (pair.q == 0), 0.0, power)
-    return torch.where(r.abs() < 1, near, alpha * pair.p + (1 - alpha) * pair.q - power) / away
+    """(αp + (1-α)q - p^α q^(1-α)) / (α(1-α))."""
+    p_larger = (1 - alpha) * pair.loss_of_q - torch.expm1((alpha - 1) * pair.above)
+    q_larger = alpha * pair.loss_of_p - torch.expm1(-alpha * pair.below)
+    return times(pair.top, (p_larger + q_larger) / (alpha * (1 - alpha))).clamp(min=0.0)
 
 
 # -- slopes: ∂D/∂q_i, shifted to be 0 at p = q -------------------------------------------------------------------------
 def reverse_kl_slope(pair: LogPair) -> Tensor:
-    """Log q/p."""
+    """log(q/p)."""
     return -pair.log_ratio
 
 
 def jensen_shannon_slope(pair: LogPair, beta: float) -> Tensor:
-    """(1-β) log q/m."""
-    return -(1 - beta) * log_mixture(pair, beta)[1]
+    """(1-β) log(q/m), m = βp + (1-β)q."""
+    return (beta - 1) * (pair.log_mixture(beta) + pair.above)
 
 
 def total_variation_slope(pair: LogPair) -> Tensor:
@@ -138,13 +159,13 @@ def total_variation_slope(pair: LogPair) -> Tensor:
 
 
 def skew_kl_slope(pair: LogPair, alpha: float) -> Tensor:
-    """(1-α)(1 - p/m)."""
-    return -(1 - alpha) * torch.expm1(-log_mixture(pair, alpha)[0])
+    """(1-α)(1 - p/m), m = αp + (1-α)q."""
+    return (alpha - 1) * torch.expm1(-(pair.log_mixture(alpha) + pair.below))
 
 
 def skew_reverse_kl_slope(pair: LogPair, alpha: float) -> Tensor:
-    """Log q/m + α(1 - q/m), m = αq + (1-α)p."""
-    over_q, _ = log_mixture(pair.swapped(), alpha)
+    """log(q/m) + α(1 - q/m), m = αq + (1-α)p."""
+    over_q = pair.log_mixture(1 - alpha) + pair.above
     return -over_q - alpha * torch.expm1(-over_q)
 
 
@@ -155,15 +176,16 @@ def neyman_slope(pair: LogPair) -> Tensor:
 
 # -- from slopes to logits ---------------------------------------------------------------------------------------------
 def closed(gradient: Tensor, pair: LogPair) -> Tensor:
-    """Set the student's largest token to minus the sum of the others.
+    """Set the student's largest token to minus the sum of the others (in place).
 
     The entries sum to zero. Where one token holds nearly all mass its own entry is a small difference of large
     numbers, while the others are not; the sum keeps their relative accuracy. Where the others are infinite the entry
     stays as computed.
     """
     top = pair.log_q.argmax(-1, keepdim=True)
-    rest = -gradient.scatter(-1, top, 0.0).sum(-1, keepdim=True)
-    return gradient.scatter(-1, top, torch.where(torch.isfinite(rest), rest, gradient.gather(-1, top)))
+    direct = gradient.gather(-1, top)
+    rest = -gradient.scatter_(-1, top, 0.0).sum(-1, keepdim=True)
+    return gradient.scatter_(-1, top, torch.where(torch.isfinite(rest), rest, direct))
 
 
 def centred(pair: LogPair, slope: Tensor) -> Tensor:
@@ -179,12 +201,12 @@ def power_gradient(pair: LogPair, kappa: float, scale: float) -> Tensor:
     """
     if kappa == 1:
         return closed(scale * (pair.q - pair.p), pair)
-    log_s = (kappa * pair.log_p + (1 - kappa) * pair.log_q).masked_fill(torch.isneginf(pair.log_p), -math.inf)
+    log_s = _nan_is(kappa * pair.log_p + (1 - kappa) * pair.log_q, -math.inf)
     log_total = torch.logsumexp(log_s, -1, keepdim=True)
-    log_shared = (pair.log_q + log_total).masked_fill(torch.isneginf(pair.log_q), -math.inf)
+    log_shared = _nan_is(pair.log_q + log_total, -math.inf)
     gradient = log_shared.exp() - log_s.exp()
-    # both terms past the largest float: the logarithms still say which one is larger
-    gradient = torch.where(torch.isnan(gradient), torch.sign(log_shared - log_s) * math.inf, gradient)
+    if kappa > 1:  # both terms may pass the largest float; the logarithms still say which one is larger
+        gradient = torch.where(torch.isnan(gradient), torch.sign(log_shared - log_s) * math.inf, gradient)
     return closed(scale * gradient, pair)
 
 
@@ -194,9 +216,9 @@ def steep_gradient(pair: LogPair, slope: Callable[[LogPair], Tensor], leading: T
     There the slope grows like `leading` times a common factor, so the gradient is ±inf with the sign of
     q(leading - mean leading) on tokens the leading order moves, and finite where it does not.
     """
-    outside = (pair.p == 0) & (pair.q > 0)
-    if not outside.any():
+    if not torch.isneginf(pair.log_p.amin()):
         return centred(pair, slope(pair))
+    outside = torch.isneginf(pair.log_p) & (pair.q > 0)
     opened = LogPair(pair.log_p.masked_fill(outside, 0.0), pair.log_q)  # a common p there: its size cancels
     finite = centred(opened, slope(opened))
     weight = torch.where(outside, leading, 0.0)

@@ -23,23 +23,44 @@ def _rows(x: Tensor, mask: Tensor | None, trailing: int) -> Tensor:
     return x.reshape(-1, *x.shape[x.ndim - trailing :]) if mask is None else x[mask]
 
 
+_CPU_BLOCK, _GPU_BLOCK = 1 << 16, 1 << 26  # elements a block: a quarter of an L2 cache in float32; a tenth of a GB
+
+
 class _Positions(torch.autograd.Function):
-    """One value per position; backward multiplies the gradient that forward computed."""
+    """One value per row; backward multiplies the gradient that forward computed.
+
+    Rows go through in blocks: temporaries stay in cache, and memory holds one extra (N, V) buffer, the gradient.
+    """
 
     @staticmethod
-    def forward(ctx: Any, student_logits: Tensor, log_p: Tensor, loss: Loss) -> Tensor:
-        log_q = torch.log_softmax(student_logits, dim=-1)
-        if not ctx.needs_input_grad[0]:
-            return loss.per_position(log_p, log_q)
-        value, gradient = loss.value_and_gradient(log_p, log_q)
+    def forward(ctx: Any, student_logits: Tensor, teacher_logits: Tensor, loss: Loss, temperature: float) -> Tensor:
+        rows, tokens = student_logits.shape
+        dtype = torch.promote_types(student_logits.dtype, torch.float32)
+        value = torch.empty(rows, dtype=dtype, device=student_logits.device)
+        # bf16 keeps float32's range; fp16 does not, and a loss scale reaches the gradient only after this buffer
+        stored = torch.float32 if student_logits.dtype == torch.float16 else student_logits.dtype
+        gradient = torch.empty_like(student_logits, dtype=stored) if ctx.needs_input_grad[0] else None
+        scale = temperature**loss.temperature_power
+        block = max(1, (_CPU_BLOCK if student_logits.device.type == "cpu" else _GPU_BLOCK) // tokens)
+        for start in range(0, rows, block):
+            at = slice(start, start + block)
+            log_p = torch.log_softmax(teacher_logits[at].to(dtype) / temperature, dim=-1)
+            log_q = torch.log_softmax(student_logits[at].to(dtype) / temperature, dim=-1)
+            if gradient is None:
+                value[at] = scale * loss.per_position(log_p, log_q)
+            else:
+                block_value, block_gradient = loss.value_and_gradient(log_p, log_q)
+                value[at] = scale * block_value
+                gradient[at] = (scale / temperature) * block_gradient
+        ctx.dtype = student_logits.dtype
         ctx.save_for_backward(gradient)
         return value
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None]:
         (gradient,) = ctx.saved_tensors
-        return upstream.unsqueeze(-1) * gradient, None, None
+        return (upstream.unsqueeze(-1) * gradient).to(ctx.dtype), None, None, None
 
 
 class Loss(ABC):
@@ -158,8 +179,8 @@ class Loss(ABC):
             If a reduced loss is not finite: names row, token, cause and what to do.
         """
         checks.training_arguments(student_logits, teacher_logits, labels, mask, temperature, reduction)
-        student = checks.at_least_float32(_rows(student_logits, mask, 1))
-        teacher = None if teacher_logits is None else checks.at_least_float32(_rows(teacher_logits.detach(), mask, 1))
+        student = _rows(student_logits, mask, 1)
+        teacher = None if teacher_logits is None else _rows(teacher_logits.detach(), mask, 1)
         labels = None if labels is None else _rows(labels, mask, 0)
         positions = self.positions(student, teacher, labels, temperature)
         if reduction == "none":
@@ -180,9 +201,7 @@ class Loss(ABC):
         """Loss of each counted position: rows (N, V) in, (N,) out. What `loss` masks, scales and reduces."""
         if teacher_logits is None:
             raise ValueError(f"{self}: teacher_logits is missing; only hard-label losses do without a teacher")
-        log_p = torch.log_softmax(teacher_logits.to(student_logits.dtype) / temperature, dim=-1)
-        value = _Positions.apply(student_logits / temperature, log_p, self)
-        return value * temperature**self.temperature_power
+        return _Positions.apply(student_logits, teacher_logits, self, temperature)
 
     # -- algebra -----------------------------------------------------------------------------------------------------
     def __add__(self, other: Loss) -> Loss:
