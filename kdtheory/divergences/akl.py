@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -55,6 +56,14 @@ def weights(pair: LogPair, mu: float) -> tuple[Tensor, Tensor]:
     return forward, 1 - forward
 
 
+def _pair(p: Any, q: Any) -> tuple[LogPair, Callable[[Tensor], Any]]:
+    """A pair that keeps the probabilities as given: exp(log p) can lift a head of mass exactly mu above mu."""
+    exact_p, exact_q, restore = checks.probabilities(p, q)
+    pair = LogPair(exact_p.log(), exact_q.log())
+    pair.p, pair.q = exact_p, exact_q
+    return pair, restore
+
+
 class AdaptiveKL(Loss):
     """g_head/(g_head + g_tail) FKL + g_tail/(g_head + g_tail) RKL with detached weights.
 
@@ -85,14 +94,17 @@ class AdaptiveKL(Loss):
         parts = getattr(FORWARD_KL, part)(pair), getattr(REVERSE_KL, part)(pair)
         return times(forward, parts[0]) + times(reverse, parts[1])
 
+    def value(self, p: Any, q: Any) -> Any:
+        pair, restore = _pair(p, q)
+        return restore(self._mix(pair, "summand").sum(-1))
+
     def culprit(self, log_p: Tensor, log_q: Tensor) -> int | None:
         infinite = torch.isinf(self._mix(LogPair(log_p, log_q), "summand"))
         return int(infinite.nonzero()[0]) if infinite.any() else None
 
     def slope(self, p: Any, q: Any) -> Any:
         """Weight on ∇q_i with the weights held constant; shapes and errors as `DivergenceLoss.slope`."""
-        log_p, log_q, restore = checks.log_probabilities(p, q)
-        pair = LogPair(log_p, log_q)
+        pair, restore = _pair(p, q)
         forward, reverse = weights(pair, self.parameters["mu"])
         constant = reverse - forward  # the two slopes at p = q are -1 and +1
         return restore(self._mix(pair, "slope") + constant)

@@ -13,7 +13,14 @@ from torch import Tensor
 if TYPE_CHECKING:
     from kdtheory.divergences.protocol import Loss
 
+_INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 SUM_TOLERANCE = 1e-6  # a float32 softmax over 1e5 tokens sums to 1 within about 1e-6
+
+
+_REMEDY = (
+    "Mask the position, give the smaller side a floor, "
+    "or take a loss that stays finite (jsd, tvd, skl, srkl, hellinger2, w1)"
+)
 
 
 class NonFiniteLossError(ValueError):
@@ -27,7 +34,7 @@ def _pair(first: Any, second: Any, names: tuple[str, str]) -> tuple[Tensor, Tens
     a, b = (
         x.detach().to(dtype=torch.float64)
         if isinstance(x, Tensor)
-        else torch.as_tensor(np.asarray(x, np.float64)).to(device)
+        else torch.tensor(np.array(x, np.float64, order="C"), device=device)
         for x in (first, second)
     )
     if a.shape != b.shape or a.ndim == 0 or a.shape[-1] == 0:
@@ -35,6 +42,11 @@ def _pair(first: Any, second: Any, names: tuple[str, str]) -> tuple[Tensor, Tens
             f"{names[0]} has shape {tuple(a.shape)} and {names[1]} {tuple(b.shape)}: give both (..., V), V >= 1"
         )
     return a, b, (lambda x: x) if torch_in else (lambda x: x.cpu().numpy())
+
+
+def _place(name: str, index: tuple[int, ...]) -> str:
+    """`name[i, j]`, or the bare name where there is nothing to index."""
+    return f"{name}{list(index)}" if index else name
 
 
 def _first(where: Tensor) -> tuple[int, ...]:
@@ -53,7 +65,7 @@ def probabilities(p: Any, q: Any) -> tuple[Tensor, Tensor, Callable[[Tensor], An
         if off.any():
             row = _first(off) if off.ndim else ()
             raise ValueError(
-                f"{name}{list(row)} sums to {x[row].sum().item():.9g}: normalise it to 1 (within {SUM_TOLERANCE:g})"
+                f"{_place(name, row)} sums to {x[row].sum().item():.9g}: normalise it to 1 (within {SUM_TOLERANCE:g})"
             )
     return a, b, restore
 
@@ -88,7 +100,7 @@ def bad_logit(x: Tensor, name: str) -> tuple[tuple[int, ...], str] | None:
         row = _first(empty) if empty.ndim else ()
         return (
             row,
-            f"{name}{list(row)} is -inf for every token: leave at least one token possible, or mask the position",
+            f"{_place(name, row)} is -inf for every token: leave at least one token possible, or mask the position",
         )
     return None
 
@@ -103,8 +115,8 @@ def training_arguments(
 ) -> None:
     """Shapes, dtypes and ranges of `Loss.loss`; what depends on the numbers is looked for only after a failure."""
     for name, x in (("student_logits", student), ("teacher_logits", teacher)):
-        if x is not None and not (isinstance(x, Tensor) and x.is_floating_point() and x.ndim >= 1):
-            raise ValueError(f"{name}: expected a floating-point tensor (..., V), got {_describe(x)}")
+        if x is not None and not (isinstance(x, Tensor) and x.is_floating_point() and x.ndim >= 1 and x.shape[-1]):
+            raise ValueError(f"{name}: expected a floating-point tensor (..., V), V >= 1, got {_describe(x)}")
     if teacher is not None and teacher.shape != student.shape:
         raise ValueError(
             f"teacher_logits has shape {tuple(teacher.shape)}, student_logits {tuple(student.shape)}: they must agree; "
@@ -114,7 +126,7 @@ def training_arguments(
     if mask is not None and not (isinstance(mask, Tensor) and mask.dtype == torch.bool and tuple(mask.shape) == lead):
         raise ValueError(f"mask: expected a bool tensor of shape {lead} (True = counted), got {_describe(mask)}")
     if labels is not None and not (
-        isinstance(labels, Tensor) and not labels.is_floating_point() and tuple(labels.shape) == lead
+        isinstance(labels, Tensor) and labels.dtype in _INTEGERS and tuple(labels.shape) == lead
     ):
         raise ValueError(f"labels: expected an integer tensor of shape {lead}, got {_describe(labels)}")
     check_temperature(temperature)
@@ -147,8 +159,8 @@ def explain(
     for name, x in (("student_logits", student), ("teacher_logits", teacher)):
         problem = None if x is None else bad_logit(x, name)
         if problem is not None:
-            (first, *token), message = problem
-            where = [int(i) for i in place[first]] + token
+            (first, *entry), message = problem
+            where = [int(i) for i in place[first]] + entry
             return NonFiniteLossError(f"{loss}: {name}{where} " + message.split("] ", 1)[1])
     bad = torch.nonzero(~torch.isfinite(positions))
     if not len(bad):
@@ -157,22 +169,25 @@ def explain(
         )
     row = int(bad[0])
     where = [int(i) for i in place[row]]
-    q = torch.log_softmax(student[row].double() / temperature, -1)
+    dtype = positions.dtype  # the one the loss overflowed in
+    q = torch.log_softmax(student[row].to(dtype) / temperature, -1)
     if labels is not None and torch.isneginf(q[labels[row]]):
         return NonFiniteLossError(
             f"{loss}: position {where}, token {int(labels[row])}: the label has student logit -inf. "
             "Mask the position, or leave the label possible in the student"
         )
     if teacher is None:
-        return NonFiniteLossError(f"{loss}: position {where} is {positions[row].item()}: overflow of {student.dtype}")
-    p = torch.log_softmax(teacher[row].double() / temperature, -1)
+        return NonFiniteLossError(f"{loss}: position {where} is {positions[row].item()}: overflow of {dtype}")
+    p = torch.log_softmax(teacher[row].to(dtype) / temperature, -1)
     token = loss.culprit(p, q)
+    if token is None and (torch.isneginf(p) | torch.isneginf(q)).all():
+        return NonFiniteLossError(
+            f"{loss}: position {where}: teacher and student share no possible token: the divergence is infinite there. "
+            f"{_REMEDY}"
+        )
     if token is None:
-        return NonFiniteLossError(f"{loss}: position {where} is {positions[row].item()}: overflow of {student.dtype}")
+        return NonFiniteLossError(f"{loss}: position {where} is {positions[row].item()}: overflow of {dtype}")
     sides = f"teacher log-probability {p[token].item():.4g}, student log-probability {q[token].item():.4g}"
     zero = torch.isneginf(p[token]) or torch.isneginf(q[token])
-    cause = "the divergence is infinite there" if zero else f"the divergence overflows {student.dtype} there"
-    return NonFiniteLossError(
-        f"{loss}: position {where}, token {token}: {sides}: {cause}. Mask the position, give the smaller side a floor, "
-        "or take a loss that stays finite (jsd, tvd, skl, srkl, hellinger2, w1)"
-    )
+    cause = "the divergence is infinite there" if zero else f"the divergence overflows {dtype} there"
+    return NonFiniteLossError(f"{loss}: position {where}, token {token}: {sides}: {cause}. {_REMEDY}")

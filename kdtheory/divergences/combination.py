@@ -25,11 +25,12 @@ class Combination(Loss):
 
     name = "sum"
 
-    def __init__(self, parts: tuple[Part, ...]) -> None:
+    def __init__(self, parts: tuple[Part, ...], labels: Tensor | None = None) -> None:
         for part in parts:
             if not math.isfinite(part.weight):
                 raise ValueError(f"weight of {part.loss} is {part.weight}: give a finite number")
         self.parts = tuple(part for part in parts if part.weight != 0)  # 0 · inf must not poison the sum
+        self.labels = labels
         self.parameters = {}
         self.surrogate_gradient = any(part.loss.surrogate_gradient for part in self.parts)
 
@@ -40,7 +41,14 @@ class Combination(Loss):
         for weight, loss in weighted:
             nested = loss.parts if isinstance(loss, Combination) else (Part(1.0, loss),)
             flat += [part._replace(weight=weight * part.weight) for part in nested]
-        return cls(tuple(flat))
+        held = [loss.labels for _, loss in weighted if isinstance(loss, Combination) and loss.labels is not None]
+        if any(labels is not held[0] for labels in held):
+            raise ValueError("these losses hold different labels: build them without, and give labels to loss(...)")
+        return Combination(tuple(flat), held[0] if held else None)
+
+    def loss(self, *, labels: Tensor | None = None, **arguments: Any) -> Tensor:
+        """As `Loss.loss`; labels given here replace those that `classic` was built with."""
+        return super().loss(labels=self.labels if labels is None else labels, **arguments)
 
     def per_position(self, log_p: Tensor, log_q: Tensor) -> Tensor:
         total = log_q.new_zeros(log_q.shape[:-1])
@@ -97,14 +105,15 @@ class CrossEntropy(Loss):
     name = "cross_entropy"
 
     def per_position(self, log_p: Tensor, log_q: Tensor) -> Tensor:
-        return -logspace.times(log_p.exp(), log_q).sum(-1)
+        impossible = torch.isneginf(log_q) & ~torch.isneginf(log_p)  # infinite, however far p has underflowed
+        return (-logspace.times(log_p.exp(), log_q)).masked_fill(impossible, math.inf).sum(-1)
 
     def value_and_gradient(self, log_p: Tensor, log_q: Tensor) -> tuple[Tensor, Tensor]:
         pair = logspace.LogPair(log_p, log_q)
         return self.per_position(log_p, log_q), logspace.power_gradient(pair, kappa=1, scale=1.0)
 
     def culprit(self, log_p: Tensor, log_q: Tensor) -> int | None:
-        lost = (log_p.exp() > 0) & torch.isneginf(log_q)
+        lost = torch.isneginf(log_q) & ~torch.isneginf(log_p)
         return int(lost.nonzero()[0]) if lost.any() else None
 
     def positions(
@@ -124,20 +133,25 @@ class CrossEntropy(Loss):
         return torch.nn.functional.cross_entropy(student_logits.to(dtype), labels.long(), reduction="none")
 
 
+class HardLabels(CrossEntropy):
+    """The hard half of `classic`: it never falls back to the teacher's distribution."""
+
+    def positions(
+        self, student_logits: Tensor, teacher_logits: Tensor | None, labels: Tensor | None, temperature: float
+    ) -> Tensor:
+        """As `CrossEntropy.positions`, with labels required."""
+        if labels is None:
+            raise ValueError("classic: labels is missing; give it to kd.classic(...) or to loss(...)")
+        return super().positions(student_logits, teacher_logits, labels, temperature)
+
+
 class Classic(Combination):
     """a · T² · soft + (1 - a) · hard, as one loss; see `classic`."""
 
     name = "classic"
 
     def __init__(self, soft: Loss, labels: Tensor | None, a: float, temperature: float) -> None:
-        self.labels = labels
-        super().__init__((Part(a, soft, temperature), Part(1 - a, CrossEntropy())))
-
-    def loss(self, *, labels: Tensor | None = None, **arguments: Any) -> Tensor:
-        labels = self.labels if labels is None else labels
-        if labels is None:
-            raise ValueError("classic: labels is missing; give it to kd.classic(...) or to loss(...)")
-        return super().loss(labels=labels, **arguments)
+        super().__init__((Part(a, soft, temperature), Part(1 - a, HardLabels())), labels)
 
 
 def classic(soft: Loss, *, labels: Tensor | None = None, a: float = 0.5, temperature: float = 1.0) -> Loss:

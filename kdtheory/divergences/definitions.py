@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 
 import sympy as sp
-import torch
 
 from kdtheory.divergences import logspace, renyi
 from kdtheory.divergences.records import Divergence, Parameter, slope_gradient
@@ -38,7 +37,7 @@ REVERSE_KL = Divergence(
     source="gu2024minillm, Eq. 1",
     summand=logspace.reverse_kl,
     slope=logspace.reverse_kl_slope,
-    gradient=lambda pair: logspace.steep_gradient(pair, logspace.reverse_kl_slope, torch.ones_like(pair.q)),
+    gradient=logspace.reverse_kl_gradient,
 )
 
 JENSEN_SHANNON = Divergence(
@@ -101,11 +100,11 @@ CHI_SQUARE = Divergence(
 NEYMAN = Divergence(
     name="neyman",
     title="Neyman chi-square",
-    term=q**2 / p - q,
+    term=q**2 / p - p,
     source="csiszar1967information",
     summand=logspace.neyman,
     slope=logspace.neyman_slope,
-    gradient=lambda pair: logspace.steep_gradient(pair, logspace.neyman_slope, pair.q),
+    gradient=logspace.neyman_gradient,
 )
 
 HELLINGER = Divergence(

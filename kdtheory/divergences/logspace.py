@@ -88,12 +88,17 @@ class LogPair:
 # -- summands: value = Σ summand ---------------------------------------------------------------------------------------
 def forward_kl(pair: LogPair) -> Tensor:
     """P log p/q - p + q, summing to KL(p‖q)."""
-    return (times(pair.p, pair.log_ratio) + pair.difference).clamp(min=0.0)
+    return (_flow(pair.p, pair.above, pair.below) + pair.difference).clamp(min=0.0)
 
 
 def reverse_kl(pair: LogPair) -> Tensor:
     """Q log q/p - q + p, summing to KL(q‖p)."""
-    return (times(pair.q, -pair.log_ratio) - pair.difference).clamp(min=0.0)
+    return (_flow(pair.q, pair.below, pair.above) - pair.difference).clamp(min=0.0)
+
+
+def _flow(x: Tensor, above: Tensor, below: Tensor) -> Tensor:
+    """X log(x/y) from the two sides of the logarithm: infinite where y = 0, however far x itself has underflowed."""
+    return _nan_is(x * above, math.inf) - _nan_is(x * below, 0.0)
 
 
 def jensen_shannon(pair: LogPair, beta: float) -> Tensor:
@@ -139,7 +144,12 @@ def amari(pair: LogPair, alpha: float) -> Tensor:
     """(αp + (1-α)q - p^α q^(1-α)) / (α(1-α))."""
     p_larger = (1 - alpha) * pair.loss_of_q - torch.expm1((alpha - 1) * pair.above)
     q_larger = alpha * pair.loss_of_p - torch.expm1(-alpha * pair.below)
-    return times(pair.top, (p_larger + q_larger) / (alpha * (1 - alpha))).clamp(min=0.0)
+    near = times(pair.top, (p_larger + q_larger) / (alpha * (1 - alpha))).clamp(min=0.0)
+    if alpha < 1:
+        return near
+    power = (pair.log_p + (alpha - 1) * pair.above).exp()  # p may underflow where (p/q)^(α-1) overflows
+    far = (power - alpha * pair.p - (1 - alpha) * pair.q) / (alpha * (alpha - 1))
+    return torch.where(pair.above < 1, near, far)
 
 
 # -- slopes: ∂D/∂q_i, shifted to be 0 at p = q -------------------------------------------------------------------------
@@ -197,30 +207,56 @@ def centred(pair: LogPair, slope: Tensor) -> Tensor:
 def power_gradient(pair: LogPair, kappa: float, scale: float) -> Tensor:
     """Logit gradient of the slope -scale · (p/q)^κ, that is scale · (q Σ_j s_j - s) with s = p^κ q^(1-κ).
 
-    In log space, because s alone leaves the floats (κ > 1, q → 0) long before q Σ s does. κ = 1 is q - p.
+    κ = 1 is q - p. Where Σ s is large both terms are taken in log space, because s alone leaves the floats (κ > 1,
+    q → 0) long before q Σ s does; elsewhere they are q Σ_j (s_j - q_j) and s - q, which vanish at p = q.
     """
     if kappa == 1:
         return closed(scale * (pair.q - pair.p), pair)
     log_s = _nan_is(kappa * pair.log_p + (1 - kappa) * pair.log_q, -math.inf)
+    exponent = kappa * pair.log_ratio
+    flow = scale * torch.where(exponent.abs() < 1, -pair.q * torch.expm1(exponent), pair.q - log_s.exp())
+    gradient = flow - pair.q * flow.sum(-1, keepdim=True)
+    if 0 <= kappa <= 1:  # then Σ s <= 1
+        return closed(gradient, pair)
     log_total = torch.logsumexp(log_s, -1, keepdim=True)
+    if (log_total > _LARGE).any():
+        gradient = torch.where(log_total > _LARGE, scale * _difference_of_powers(pair, log_s, log_total), gradient)
+    return closed(gradient, pair)
+
+
+_LARGE = 20.0  # log Σ s from which q Σ s - s is taken in log space: there no s is close to its q
+
+
+def _difference_of_powers(pair: LogPair, log_s: Tensor, log_total: Tensor) -> Tensor:
+    """Q Σ s - s. Both terms may pass the largest float; the logarithms still say which one is larger."""
     log_shared = _nan_is(pair.log_q + log_total, -math.inf)
+    larger = _nan_is(torch.sign(log_shared - log_s) * math.inf, 0.0)
     gradient = log_shared.exp() - log_s.exp()
-    if kappa > 1:  # both terms may pass the largest float; the logarithms still say which one is larger
-        gradient = torch.where(torch.isnan(gradient), torch.sign(log_shared - log_s) * math.inf, gradient)
-    return closed(scale * gradient, pair)
+    return torch.where(torch.isnan(gradient), larger, gradient)
 
 
-def steep_gradient(pair: LogPair, slope: Callable[[LogPair], Tensor], leading: Tensor) -> Tensor:
+def reverse_kl_gradient(pair: LogPair) -> Tensor:
+    """Logit gradient q(log(q/p) - RKL)."""
+    return steep_gradient(pair, lambda at: centred(at, reverse_kl_slope(at)), torch.ones_like(pair.q))
+
+
+def neyman_gradient(pair: LogPair) -> Tensor:
+    """Logit gradient 2q(q/p - Σ q²/p)."""
+    return steep_gradient(pair, lambda at: power_gradient(at, kappa=-1, scale=-2.0), pair.q)
+
+
+def steep_gradient(pair: LogPair, smooth: Callable[[LogPair], Tensor], leading: Tensor) -> Tensor:
     """Logit gradient where the slope is +inf on tokens with p = 0 < q: the limit as those p go to 0 together.
 
     There the slope grows like `leading` times a common factor, so the gradient is ±inf with the sign of
-    q(leading - mean leading) on tokens the leading order moves, and finite where it does not.
+    q(leading - mean leading) on tokens the leading order moves, and finite where it does not. `smooth` is the
+    gradient where there are no such tokens.
     """
     if not torch.isneginf(pair.log_p.amin()):
-        return centred(pair, slope(pair))
+        return smooth(pair)
     outside = torch.isneginf(pair.log_p) & (pair.q > 0)
     opened = LogPair(pair.log_p.masked_fill(outside, 0.0), pair.log_q)  # a common p there: its size cancels
-    finite = centred(opened, slope(opened))
+    finite = smooth(opened)
     weight = torch.where(outside, leading, 0.0)
     largest = weight.amax(-1, keepdim=True).masked_fill(~outside.any(-1, keepdim=True), 1.0)
     weight = weight / largest  # equal weights become exactly 1, so that ties cancel exactly below

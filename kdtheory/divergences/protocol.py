@@ -52,6 +52,8 @@ class _Positions(torch.autograd.Function):
                 block_value, block_gradient = loss.value_and_gradient(log_p, log_q)
                 value[at] = scale * block_value
                 gradient[at] = (scale / temperature) * block_gradient
+            unusable = torch.isnan(log_p[:, 0]) | torch.isnan(log_q[:, 0])  # a NaN or +inf logit poisons its row
+            value[at].masked_fill_(unusable, math.nan)
         ctx.dtype = student_logits.dtype
         ctx.save_for_backward(gradient)
         return value
@@ -59,8 +61,12 @@ class _Positions(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None]:
-        (gradient,) = ctx.saved_tensors
-        return (upstream.unsqueeze(-1) * gradient).to(ctx.dtype), None, None, None
+        (stored,) = ctx.saved_tensors
+        gradient = upstream.unsqueeze(-1) * stored
+        unused = upstream == 0
+        if unused.any():  # a row nobody asked about must not contribute 0 · inf
+            gradient[unused] = 0
+        return gradient.to(ctx.dtype), None, None, None
 
 
 class Loss(ABC):

@@ -40,8 +40,11 @@ def _weights(pair: LogPair, alpha: float) -> Tensor:
 
 
 def gradient(pair: LogPair, alpha: float) -> Tensor:
-    """Logit gradient q - w: bounded for every α."""
-    return logspace.closed(pair.q - _weights(pair, alpha), pair)
+    """Logit gradient q - w: bounded for every α. Through (q S - s)/S where S is ordinary, so that it is 0 at p = q."""
+    log_total = torch.logsumexp(_log_terms(pair, alpha), -1, keepdim=True)
+    far = logspace.closed(pair.q - _weights(pair, alpha), pair)
+    near = logspace.power_gradient(pair, kappa=alpha, scale=1.0) * torch.exp(-log_total)
+    return torch.where(log_total.abs() < 20, near, far)
 
 
 def slope(pair: LogPair, alpha: float) -> Tensor:

@@ -134,7 +134,17 @@ class Registry:
 
         def register(check: Check) -> Claim:
             made = Claim(
-                id, statement, source, Verdict(expected), check, tuple(rows), domain, tuple(uses), proof, scope, condition
+                id,
+                statement,
+                source,
+                Verdict(expected),
+                check,
+                tuple(rows),
+                domain,
+                tuple(uses),
+                proof,
+                scope,
+                condition,
             )
             self._add(made)
             return made

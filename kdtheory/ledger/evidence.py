@@ -23,18 +23,19 @@ class Evidence:
     ----------
     kind
         formal: a compiled theorem; proof: an anchored, hashed text; symbolic: simplifies to zero; exact: rational
-        arithmetic; interval: a rigorous enclosure; numeric: compared with an independent oracle; experiment: stored runs.
+        arithmetic; interval: a rigorous enclosure; numeric: compared with an independent oracle; experiment: stored
+        runs.
     role
-        What the finding is about. "supports", "inside condition" and "attempted refutation" assert the (right) statement;
-        "refutes as written" and "outside condition" assert that a statement fails.
+        What the finding is about. "supports", "inside condition" and "attempted refutation" assert the (right)
+        statement; "refutes as written" and "outside condition" assert that a statement fails.
     ok
         True: the finding came out as its role hopes (for "refutes as written": a counterexample was found; for
         "attempted refutation": the statement survived). False: it came out the other way. None: undecided.
     says
         One sentence for a reader.
     scope
-        What a success covers. Symbolic evidence covers "scalar identity" or "V = n"; exact evidence "instance" or "V = n";
-        interval evidence "instance" or "box …". Never "all V": that takes a proof.
+        What a success covers. Symbolic evidence covers "scalar identity" or "V = n"; exact evidence "instance" or
+        "V = n"; interval evidence "instance" or "box …". Never "all V": that takes a proof.
     data
         Values behind the sentence, made JSON-able: `counterexample`, `error`, `tolerance`, `because`, `oracle`, …
 
@@ -57,7 +58,9 @@ class Evidence:
         if self.role not in get_args(Role):
             raise ValueError(f"role={self.role!r}: choose one of {', '.join(get_args(Role))}")
         if not self._scope_is_allowed():
-            raise ValueError(f"scope={self.scope!r}: {self.kind} evidence cannot cover it; use a proof or a smaller scope")
+            raise ValueError(
+                f"scope={self.scope!r}: {self.kind} evidence cannot cover it; use a proof or a smaller scope"
+            )
         object.__setattr__(self, "ok", None if self.ok is None else bool(self.ok))
         object.__setattr__(self, "data", jsonable(self.data))
 

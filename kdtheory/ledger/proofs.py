@@ -30,6 +30,11 @@ class Anchor:
         """The anchor inside the chapter."""
         return self.place.partition("#")[2]
 
+    @property
+    def path(self) -> str:
+        """File and anchor, relative to the repository."""
+        return f"proofs/{self.chapter}.md#{self.name}"
+
 
 def repository() -> Path | None:
     """The checkout around the package, or None when only the package is installed."""
@@ -89,7 +94,7 @@ def proof(anchor: Anchor, *, role: Role = "supports", folder: Path | None = None
         Where the chapters are; by default those of the checkout.
     """
     folder = folder or chapters()
-    place = f"proofs/{anchor.chapter}.md#{anchor.name}"
+    place = anchor.path
     data = {"place": place, "sha256": anchor.sha256}
     if folder is None:
         return Evidence("proof", role, None, f"{NOT_INSTALLED} ({place})", data=data | {"installed": False})

@@ -83,8 +83,8 @@ def _what_is_missing(asserting: Sequence[Evidence], scope: str) -> str:
         return "the proof has no attempted refutation beside it"
     if any(item.ok is None for item in asserting):
         return "undecided: " + next(item.says for item in asserting if item.ok is None)
-    kinds = sorted({item.kind for item in asserting}) or ["none"]
-    return f"evidence of kind {', '.join(kinds)} does not prove a statement of scope {scope!r}"
+    kinds = ", ".join(sorted({item.kind for item in asserting})) or "none"
+    return f"evidence of kind {kinds} does not prove a statement of scope {scope!r}"
 
 
 def _from_written(written: Sequence[Evidence], proved: bool, why: str) -> tuple[Verdict, str]:
@@ -92,7 +92,9 @@ def _from_written(written: Sequence[Evidence], proved: bool, why: str) -> tuple[
     if not all(item.shows_failure for item in written):
         return Verdict.OPEN, "no counterexample to the statement as written"
     if proved:
-        return Verdict.CORRECTED, f"as written: {written[0].says} Right: {why}"
+        return Verdict.CORRECTED, f"{written[0].says} Right: {why}"
+    if why.startswith(NOT_INSTALLED):
+        return Verdict.OPEN, why
     return Verdict.REFUTED, f"counterexample: {written[0].says}"
 
 

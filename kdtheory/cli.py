@@ -1,0 +1,143 @@
+"""The command line. Only typer and rich are imported at the top, so that `kdtheory --help` answers at once."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+
+app = typer.Typer(
+    name="kdtheory",
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+    help="Claims about knowledge distillation that run: verify them, repeat their experiments, draw their figures.",
+)
+
+
+class Profile(StrEnum):
+    """Size of an experiment."""
+
+    smoke = "smoke"
+    cpu = "cpu"
+    gpu = "gpu"
+
+
+def _console() -> Console:
+    return Console(highlight=False)
+
+
+def _fail(message: object, code: int) -> NoReturn:
+    Console(stderr=True, highlight=False).print(f"[red]error[/]: {message}", soft_wrap=True)
+    raise typer.Exit(code)
+
+
+@app.command()
+def verify(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[CHAPTER | ID]...", help="Default: everything.")] = None,
+    json: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write all results there, as JSON.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: one per core.")] = None,
+) -> None:
+    """Run claims and their controls, and print a table per chapter.
+
+    Reads the claims of kdtheory/claims, the chapters in proofs/ and the stored runs in figures/data/runs. Writes
+    nothing, or FILE. Exit status 1 if a verdict differs from the recorded one, a check failed or a control passed;
+    2 if a name is unknown.
+    """
+    from functools import partial
+
+    from kdtheory.ledger import RegistrationError, report, runner
+
+    console = _console()
+    try:
+        results = runner.run(names or (), workers=workers, progress=partial(report.progress, console))
+    except runner.UnknownNameError as error:
+        _fail(error, 2)
+    except RegistrationError as error:
+        _fail(error, 1)
+    report.print_results(console, results)
+    if json is not None:
+        report.save_json(results, json)
+    if any(result.failures for result in results):
+        raise typer.Exit(1)
+
+
+@app.command()
+def show(id: Annotated[str, typer.Argument(metavar="ID", help="Such as gradients.rkl-slope.")]) -> None:
+    """Run one claim and print its statement, verdict, evidence, control and the place of its proof.
+
+    Reads the same as verify; writes nothing. Exit status 1 if the claim fails, 2 if there is none of this name.
+    """
+    from kdtheory import claims
+    from kdtheory.ledger import report, runner
+
+    registry = claims.load()
+    if id not in registry:
+        _fail(runner.UnknownNameError(id, registry.ids), 2)
+    item = registry[id]
+    result = runner.run_claim(item)
+    report.print_claim(_console(), item, result)
+    if result.failures:
+        raise typer.Exit(1)
+
+
+@app.command("list")
+def list_claims(chapter: Annotated[str | None, typer.Option(help="Only this chapter.")] = None) -> None:
+    """List claims and definitions with the recorded verdicts, and how many statements of the sources are settled.
+
+    Reads the claims of kdtheory/claims and its sources.csv; runs no check and writes nothing. Exit status 2 if there
+    is no such chapter.
+    """
+    from kdtheory import claims
+    from kdtheory.ledger import report, runner, sources
+
+    registry = claims.load()
+    coverage = sources.coverage()
+    known = {*coverage, *(item.chapter for item in registry)}
+    if chapter is not None and chapter not in known:
+        _fail(runner.UnknownNameError(chapter, known), 2)
+    items = [item for item in registry if chapter in (None, item.chapter)]
+    report.print_list(_console(), items, {name: counts for name, counts in coverage.items() if chapter in (None, name)})
+
+
+@app.command()
+def experiment(
+    id: Annotated[str, typer.Argument(metavar="ID", help="Which experiment: students.")],
+    profile: Annotated[
+        Profile, typer.Option(help="smoke: under a minute; cpu: minutes; gpu: for the write-up.")
+    ] = Profile.cpu,
+    out: Annotated[Path, typer.Option(help="Folder for checkpoints and results.")] = Path("build/experiments"),
+    tune: Annotated[
+        bool, typer.Option("--tune", help="Choose the learning rate of each loss on validation first.")
+    ] = False,
+) -> None:
+    """Run (or resume) an experiment: train teacher and students, evaluate them, store the results.
+
+    Reads the corpus (the source of the running Python) and what an earlier run left in OUT. Writes checkpoints and
+    results to OUT. Exit status 2 if there is no such experiment.
+    """
+
+
+@app.command()
+def figures(
+    out: Annotated[Path, typer.Option(help="Folder for figures and tables.")] = Path("figures"),
+) -> None:
+    """Draw every figure and table from its data, each with a JSON that says what it stands on.
+
+    Reads the stored runs in figures/data/runs. Writes PDF, PNG, .tex, .csv and .json to OUT.
+    """
+
+
+@app.command()
+def reproduce(
+    out: Annotated[Path, typer.Option(help="Folder for everything that is rebuilt.")] = Path("build"),
+) -> None:
+    """Rebuild everything: ledger, experiment, figures, notebooks; then compare with what is published.
+
+    Reads the repository and what an earlier run left in OUT; does only what is out of date. Writes to OUT alone. Exit
+    status 1 if a reproduced decision contradicts the published one.
+    """
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,101 @@
+"""What the students see: fixed training and held-out blocks, batches by seed, the teacher's distributions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+
+from kdtheory.students import models
+from kdtheory.students.losses import token_tree
+from kdtheory.students.profiles import Profile
+from kdtheory.students.tasks import Workspace
+from kdtheory.students.teacher import CachedTeacher, LiveTeacher, Teacher
+from kdtheory.students.tokens import Blocks
+
+_SELECTION = 20_240_601  # seed of the choice of blocks: one choice for all profiles, seeds and losses
+STREAMS = {"teacher": 1, "warm": 2, "student": 3}
+
+
+@lru_cache(maxsize=4)
+def _order(stream: int, seed: int, epoch: int, count: int) -> np.ndarray:
+    return np.random.default_rng([stream, seed, epoch]).permutation(count)
+
+
+def batch_rows(kind: str, seed: int, step: int, *, batch: int, count: int) -> np.ndarray:
+    """Rows of the batch at a step: a function of its arguments alone, hence the same for every loss and after a resume.
+
+    Parameters
+    ----------
+    kind : {"teacher", "warm", "student"}
+        Each kind has an order of its own.
+    seed, step, batch, count : int
+        Training seed, optimiser step, blocks per batch, blocks in all.
+
+    Raises
+    ------
+    ValueError
+        If a batch has more blocks than there are.
+    """
+    if batch > count:
+        raise ValueError(f"batch = {batch} is larger than the {count} training blocks: lower it or give more text")
+    epoch, position = divmod(step, count // batch)
+    return _order(STREAMS[kind], seed, epoch, count)[position * batch : (position + 1) * batch]
+
+
+def select(blocks: Blocks, profile: Profile) -> dict[str, np.ndarray]:
+    """The fixed blocks of the students: ``train``, ``curve`` (validation split) and ``test``.
+
+    Raises
+    ------
+    ValueError
+        If the corpus has fewer blocks than the profile asks for.
+    """
+    wanted = {
+        "train": (blocks.train, profile.train_blocks),
+        "curve": (blocks.validation, profile.curve_blocks),
+        "test": (blocks.test, profile.test_blocks),
+    }
+    chosen = {}
+    for index, (name, (source, size)) in enumerate(wanted.items()):
+        if len(source) < size:
+            raise ValueError(
+                f"{name}_blocks = {size}, but the corpus has only {len(source)} blocks of {profile.length} tokens "
+                "there: give more text or a smaller profile"
+            )
+        rows = np.random.default_rng([_SELECTION, index]).permutation(len(source))[:size]
+        chosen[name] = source[np.sort(rows)]
+    return chosen
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """Blocks and teachers of the three sets, and the ground metric."""
+
+    blocks: dict[str, np.ndarray]
+    teachers: dict[str, Teacher]
+    cost: Any
+
+    @classmethod
+    def open(cls, workspace: Workspace, blocks: Blocks, device: torch.device) -> Lesson:
+        """Open the stored teacher, or load the teacher model where the profile does not cache it.
+
+        Raises
+        ------
+        StoredFileError
+            If the teacher or its stored log-probabilities are missing or damaged.
+        """
+        profile, chosen = workspace.profile, select(blocks, workspace.profile)
+        weights = workspace.weights(workspace.teacher_task())
+        cost = token_tree(models.embeddings(weights))
+        if profile.cache_teacher:
+            teachers: dict[str, Teacher] = {
+                split: CachedTeacher(workspace.cache_path(split), key=workspace.cache_key(split)) for split in chosen
+            }
+            return cls(chosen, teachers, cost)
+        model = models.build(profile, profile.teacher, seed=0)
+        model.load_state_dict(weights)
+        return cls(chosen, {split: LiveTeacher(model, chosen[split], device) for split in chosen}, cost)

@@ -1,0 +1,103 @@
+"""Learning rates: one grid for all losses, each loss judged by its own objective on validation text.
+
+The tuning seed is not among the evaluation seeds. The chosen rates are stored with the published runs, under the hash
+of the settings they were chosen for, and used again wherever that hash fits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kdtheory.students import published, store, sweep
+from kdtheory.students.profiles import Profile
+from kdtheory.students.progress import Bars
+from kdtheory.students.sweep import Cluster
+from kdtheory.students.tasks import Task, Workspace
+
+FILE = "learning_rates.json"
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Learning rate of each loss, and where it comes from."""
+
+    chosen: dict[str, float]
+    source: str
+
+
+def rates(workspace: Workspace, *, bars: Bars, cluster: Cluster | None = None, anew: bool = False) -> Rates:
+    """Learning rates of the profile's losses: the only one there is, stored ones that fit, or tuned now.
+
+    Raises
+    ------
+    StoredFileError
+        If a stored file is damaged. One that was chosen for other settings is not used, and that is said.
+    """
+    profile = workspace.profile
+    if len(profile.learning_rates) == 1:
+        return Rates(dict.fromkeys(profile.losses, profile.learning_rates[0]), "fixed by the profile, not tuned")
+    if not anew:
+        for folder in (workspace.folder.parent, published.folder()):
+            if folder and (path := folder / FILE).exists() and (found := _fitting(path, profile, bars)):
+                return found
+    return tune(workspace, bars=bars, cluster=cluster)
+
+
+def tune(workspace: Workspace, *, bars: Bars, cluster: Cluster | None = None) -> Rates:
+    """Train every loss at every rate of the grid with the tuning seed; keep the best and store the table."""
+    p = workspace.profile
+    sweep.run([workspace.warm_task(p.tuning_seed)], workspace, stage="warm start (tuning)", bars=bars, cluster=cluster)
+    grid = [Task("student", p.tuning_seed, loss, rate) for loss in p.losses for rate in p.learning_rates]
+    sweep.run(grid, workspace, stage="learning rates", bars=bars, cluster=cluster)
+    table = [{"loss": task.loss, "learning_rate": task.learning_rate, **_outcome(workspace, task)} for task in grid]
+    chosen = choose(table)
+    payload = {"profile": p.name, "seed": p.tuning_seed, "grid": list(p.learning_rates), "table": table}
+    path = workspace.folder.parent / FILE
+    store.write_json(path, {**payload, "chosen": chosen, "at_edge": at_edge(chosen, p.learning_rates)}, key=p.hash)
+    return Rates(chosen, f"tuned on validation text with seed {p.tuning_seed}")
+
+
+def choose(table: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """The rate with the smallest held-out objective, per loss; ties go to the smaller rate.
+
+    Raises
+    ------
+    ValueError
+        If a loss diverged at every rate.
+    """
+    chosen: dict[str, float] = {}
+    for loss in dict.fromkeys(row["loss"] for row in table):
+        rows = [row for row in table if row["loss"] == loss and math.isfinite(row["objective"])]
+        if not rows:
+            raise ValueError(f"{loss}: no learning rate of the grid gave a finite objective; add smaller ones")
+        best = min(rows, key=lambda row: (row["objective"], row["learning_rate"]))
+        chosen[loss] = best["learning_rate"]
+    return chosen
+
+
+def at_edge(chosen: dict[str, float], grid: Sequence[float]) -> list[str]:
+    """Losses whose best rate is the smallest or the largest of the grid: a wider one might serve them better."""
+    return [loss for loss, rate in chosen.items() if rate in (min(grid), max(grid))]
+
+
+def _outcome(workspace: Workspace, task: Task) -> dict[str, float]:
+    last = workspace.result(task)["curve"][-1]
+    return {"objective": last["objective"], "fkl": last["fkl"], "cross_entropy": last["cross_entropy"]}
+
+
+def _fitting(path: Path, profile: Profile, bars: Bars) -> Rates | None:
+    try:
+        stored = store.read_json(path, key=profile.hash)
+    except store.StoredFileError as error:
+        if "belongs to configuration" not in str(error):
+            raise
+        bars.say(f"{path.name} was chosen for other settings and is not used here")
+        return None
+    if missing := [loss for loss in profile.losses if loss not in stored["chosen"]]:
+        bars.say(f"{path.name} lacks {', '.join(missing)}: tuning all losses again")
+        return None
+    return Rates({loss: stored["chosen"][loss] for loss in profile.losses}, f"stored ({path.name})")

@@ -1,0 +1,22 @@
+"""Optimal transport between a teacher's and a student's distribution over one vocabulary."""
+
+from collections.abc import Callable
+
+from kdtheory.divergences.protocol import Loss
+from kdtheory.transport.api import Potentials, W1Result, w1
+from kdtheory.transport.costs import NotAMetricError, TokenCost
+from kdtheory.transport.losses import W1
+from kdtheory.transport.tree import tree_from_embedding
+
+LOSSES: dict[str, Callable[..., Loss]] = {"w1": W1}
+
+__all__ = [
+    "LOSSES",
+    "W1",
+    "NotAMetricError",
+    "Potentials",
+    "TokenCost",
+    "W1Result",
+    "tree_from_embedding",
+    "w1",
+]
