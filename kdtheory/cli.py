@@ -6,6 +6,7 @@ from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 app = typer.Typer(
     name="kdtheory",
@@ -13,6 +14,9 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     help="Claims about knowledge distillation that run: verify them, repeat their experiments, draw their figures.",
 )
+
+
+EXPERIMENTS = ("students",)
 
 
 class Profile(StrEnum):
@@ -28,7 +32,7 @@ def _console() -> Console:
 
 
 def _fail(message: object, code: int) -> NoReturn:
-    Console(stderr=True, highlight=False).print(f"[red]error[/]: {message}", soft_wrap=True)
+    Console(stderr=True, highlight=False).print(f"[red]error[/]: {escape(str(message))}", soft_wrap=True)
     raise typer.Exit(code)
 
 
@@ -103,19 +107,32 @@ def list_claims(chapter: Annotated[str | None, typer.Option(help="Only this chap
 @app.command()
 def experiment(
     id: Annotated[str, typer.Argument(metavar="ID", help="Which experiment: students.")],
-    profile: Annotated[
-        Profile, typer.Option(help="smoke: under a minute; cpu: minutes; gpu: for the write-up.")
-    ] = Profile.cpu,
-    out: Annotated[Path, typer.Option(help="Folder for checkpoints and results.")] = Path("build/experiments"),
-    tune: Annotated[
-        bool, typer.Option("--tune", help="Choose the learning rate of each loss on validation first.")
-    ] = False,
+    profile: Annotated[Profile, typer.Option(help="smoke: under a minute; cpu: minutes; gpu: hours.")] = Profile.cpu,
+    out: Annotated[Path | None, typer.Option(help="Default: build/ID/PROFILE.", show_default=False)] = None,
+    tune: Annotated[bool, typer.Option("--tune", help="First choose each loss's learning rate on validation.")] = False,
 ) -> None:
     """Run (or resume) an experiment: train teacher and students, evaluate them, store the results.
 
-    Reads the corpus (the source of the running Python) and what an earlier run left in OUT. Writes checkpoints and
-    results to OUT. Exit status 2 if there is no such experiment.
+    Reads the corpus (source and documentation of the running Python) and what an earlier run left in OUT. Writes
+    results, curves, decisions and provenance to OUT, and checkpoints to OUT/work. Exit status 1 if a stored file is
+    damaged or a worker died, 2 if there is no such experiment.
     """
+    if id not in EXPERIMENTS:
+        _fail(f"no experiment is called {id!r}; there is: {', '.join(EXPERIMENTS)}", 2)
+    folder = out or Path("build") / id / profile.value
+    try:
+        from kdtheory.students import evaluate, experiment, profiles
+        from kdtheory.students.sweep import WorkerError
+    except ModuleNotFoundError as missing:
+        _fail(f"{missing.name} is not installed: pip install 'kdtheory[students]'", 1)
+    try:
+        runs = experiment.run(profiles.get(profile.value), folder, tune=tune)
+    except (ValueError, WorkerError) as error:
+        _fail(error, 1)
+    console = _console()
+    console.print(runs.results.groupby("loss", sort=False)[list(evaluate.METRICS)].mean().round(4).to_string())
+    kind = "a pilot" if runs.decisions["pilot"] else "confirmatory"
+    console.print(f"{runs.decisions['seeds']} seeds ({kind}); results and decisions are in {folder}", soft_wrap=True)
 
 
 @app.command()
@@ -126,6 +143,9 @@ def figures(
 
     Reads the stored runs in figures/data/runs. Writes PDF, PNG, .tex, .csv and .json to OUT.
     """
+    from kdtheory import figures
+
+    figures.build(out)
 
 
 @app.command()
@@ -137,6 +157,10 @@ def reproduce(
     Reads the repository and what an earlier run left in OUT; does only what is out of date. Writes to OUT alone. Exit
     status 1 if a reproduced decision contradicts the published one.
     """
+    from kdtheory import reproduce
+
+    if not reproduce.reproduce(out):
+        raise typer.Exit(1)
 
 
 if __name__ == "__main__":

@@ -60,9 +60,9 @@ def judge(
     try:
         value, seeds, plateau = measure()
     except FileNotFoundError as missing:
-        name = getattr(missing, "filename", None) or str(missing)
         data |= {"installed": False, "in_checkout": repository() is not None}
-        return Evidence("experiment", "supports", None, f"{says} ({NOT_INSTALLED}: {name})", data=data)
+        reason = str(missing) if NOT_INSTALLED in str(missing) else f"{NOT_INSTALLED}: {missing}"
+        return Evidence("experiment", "supports", None, reason, data=data)
     decision = rule.decide(value) if plateau else None
     data |= {"value": value, "seeds": int(seeds), "plateau": bool(plateau), "decision": decision}
     note = "" if plateau else " No plateau, no decision."

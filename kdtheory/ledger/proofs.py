@@ -97,7 +97,7 @@ def proof(anchor: Anchor, *, role: Role = "supports", folder: Path | None = None
     place = anchor.path
     data = {"place": place, "sha256": anchor.sha256}
     if folder is None:
-        return Evidence("proof", role, None, f"{NOT_INSTALLED} ({place})", data=data | {"installed": False})
+        return Evidence("proof", role, None, f"{NOT_INSTALLED}: {place}", data=data | {"installed": False})
     problem = _problem(anchor, folder)
     return Evidence("proof", role, not problem, f"{place} {problem}" if problem else f"{place}.", data=data)
 

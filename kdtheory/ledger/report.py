@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -99,21 +100,27 @@ def print_results(console: Console, results: Sequence[ClaimResult]) -> None:
 
 
 def _chapter_table(chapter: str, claims: Sequence[ClaimResult]) -> Table:
-    table = Table(title=chapter, title_justify="left", title_style="bold", expand=False)
-    table.add_column("claim", no_wrap=True)
-    table.add_column("verdict", no_wrap=True)
-    table.add_column("evidence")
-    table.add_column("control", no_wrap=True)
-    table.add_column("s", justify="right")
+    table = Table(title=chapter, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
+    table.add_column("claim", overflow="fold", min_width=16)
+    table.add_column("verdict", overflow="fold", min_width=9)
+    table.add_column("evidence", min_width=12)
+    table.add_column("control", overflow="fold", min_width=7)
+    table.add_column("s", justify="right", min_width=4)
     for result in claims:
-        table.add_row(result.id, _verdict(result), _kinds(result.evidence), _controls(result), f"{result.seconds:.1f}")
+        table.add_row(
+            result.id.removeprefix(f"{chapter}."),
+            _verdict(result),
+            _kinds(result.evidence),
+            _controls(result),
+            f"{result.seconds:.1f}",
+        )
     return table
 
 
 def _verdict(result: ClaimResult) -> str:
     if result.verdict is None:
         return "definition"
-    changed = "" if result.verdict is result.expected else f" [red](recorded {result.expected})[/]"
+    changed = "" if result.verdict is result.expected else f"[red], recorded {result.expected}[/]"
     return f"[{_STYLE[result.verdict]}]{result.verdict}[/]{changed}"
 
 
@@ -123,9 +130,10 @@ def _kinds(evidence: Sequence[Evidence]) -> str:
 
 
 def _controls(result: ClaimResult) -> str:
-    return ", ".join(
-        control.outcome if control.outcome == "caught" else f"[red]{control.outcome}[/]" for control in result.controls
-    )
+    broken = [control.outcome for control in result.controls if control.outcome != "caught"]
+    if broken:
+        return f"[red]{', '.join(broken)}[/]"
+    return f"{len(result.controls)} caught" if len(result.controls) > 1 else "caught" if result.controls else ""
 
 
 def _tally(claims: Sequence[ClaimResult], definitions: int) -> str:

@@ -78,7 +78,7 @@ def _proved(evidence: Sequence[Evidence], scope: str) -> tuple[bool, str]:
 def _what_is_missing(asserting: Sequence[Evidence], scope: str) -> str:
     for item in asserting:
         if item.data.get("installed") is False:
-            return f"{NOT_INSTALLED}: {item.says}"
+            return item.says
     if any(item.kind == "proof" and item.ok for item in asserting):
         return "the proof has no attempted refutation beside it"
     if any(item.ok is None for item in asserting):
@@ -113,7 +113,7 @@ def _from_experiments(experiments: Sequence[Evidence]) -> tuple[Verdict, str]:
     """Stored runs decide by their rule; missing ones, pilots and unfinished training never do."""
     for item in experiments:
         if item.data.get("installed") is False:
-            return Verdict.OPEN, f"{NOT_INSTALLED}: {item.says}"
+            return Verdict.OPEN, item.says
     for item in experiments:
         seeds = int(item.data.get("seeds", 0))
         if seeds < SEEDS_FOR_A_VERDICT:

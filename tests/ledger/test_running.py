@@ -164,7 +164,7 @@ def test_the_table_names_verdicts_failures_and_tally(registry):
     console = Console(record=True, width=120, file=io.StringIO())
     report.print_results(console, runner.run(registry=registry))
     text = console.export_text()
-    assert "PROVED (recorded REFUTED)" in text
+    assert "PROVED, recorded REFUTED" in text
     assert "FAILED test.changed" in text
     assert "2 claims: 2 PROVED; 1 failed" in text
 

@@ -3,11 +3,14 @@
 import pytest
 
 from kdtheory.ledger import Evidence, Verdict, decide
+from kdtheory.ledger.verdict import NOT_INSTALLED, SEEDS_FOR_A_VERDICT
+from kdtheory.students import statistics
 
 
 def found(kind, role="supports", ok=True, scope=None, **data):
     default = {"symbolic": "scalar identity", "exact": "instance", "interval": "instance"}
-    return Evidence(kind, role, ok, "x", default.get(kind, "") if scope is None else scope, data)
+    says = NOT_INSTALLED if data.get("installed") is False else "x"
+    return Evidence(kind, role, ok, says, default.get(kind, "") if scope is None else scope, data)
 
 
 POINT = {"p": "1/2"}
@@ -132,3 +135,7 @@ def test_every_verdict_is_reached():
 def test_evidence_refuses_what_it_cannot_be(kind, role, scope):
     with pytest.raises(ValueError, match=r"kind=|role=|scope="):
         Evidence(kind, role, True, "x", scope)
+
+
+def test_experiments_and_ledger_mean_the_same_by_a_pilot():
+    assert SEEDS_FOR_A_VERDICT == statistics.CONFIRMATORY_SEEDS

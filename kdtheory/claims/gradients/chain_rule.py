@@ -1,4 +1,4 @@
-"""Theorems 1 to 3 and 9 of chapter 02: the chain rule, the table of logit gradients, one drawn token, bounded slopes."""
+"""Theorems 1, 2, 3 and 9 of chapter 02: chain rule, table of logit gradients, one drawn token, bounded slopes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _log = sp.log(q / p)
 _m_js, _m_skew, _m_reverse = beta * p + (1 - beta) * q, alpha * p + (1 - alpha) * q, alpha * q + (1 - alpha) * p
 _h = sp.log(q / _m_reverse) - alpha * q / _m_reverse
 
-# Typed by hand, as chapter 02 prints them: slope; then own, closed, open of ∂D/∂z_i = own_i - q_i (closed + Σ_j open_j).
+# Typed by hand as in chapter 02: slope; then own, closed, open of ∂D/∂z_i = own_i - q_i (closed + Σ_j open_j).
 _SLOPES = {
     "fkl": -p / q,
     "rkl": _log + 1,
@@ -78,7 +78,7 @@ def _chain_rule_fails_by(rng: np.random.Generator) -> tuple[float, dict[str, Any
     proof=Anchor("02_gradients#chain-rule", sha256="0000000000000000"),
 )
 def chain_rule() -> list[Evidence]:
-    """Differentiate the softmax, not its Jacobian's formula; then the eleven definitions, both sides by complex steps."""
+    """Differentiate the softmax itself; then eleven definitions, both sides of the rule by complex steps."""
     return [
         _through_softmax(4, lambda q, g: q[0] * (g[0] - oracles.expectation(q, g))),
         numeric.attempt(

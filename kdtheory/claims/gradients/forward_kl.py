@@ -143,13 +143,13 @@ def _not_q_minus_p(factor: float) -> Any:
     source="zhao2024week8, first summary slide",
     expected=Verdict.CORRECTED,
     rows=("S0-04",),
-    domain=r"q = softmax(z): \nabla_z D_{KL} = q - p, \|q - p\|_1 = 2\,TV \le 2, \|q - p\|_\infty \ge \min_{p_y > 0} p_y"
-    r" - e^{-D_{KL}}",
+    domain=r"q = softmax(z): \nabla_z D_{KL} = q - p, \|q - p\|_1 = 2\,TV \le 2,"
+    r" \|q - p\|_\infty \ge \min_{p_y > 0} p_y - e^{-D_{KL}}",
     uses=("gradients.chain-rule",),
     proof=_PROOF,
 )
 def fkl_bounded_in_logits() -> list[Evidence]:
-    """Teacher (1, 0), student (ε, 1 - ε): as ε → 0 the divergence becomes infinite and the gradient tends to (-1, 1)."""
+    """Teacher (1, 0), student (ε, 1 - ε): as ε → 0 the divergence becomes infinite, the gradient (-1, 1)."""
     x = sp.Symbol("x", positive=True)
     value = -sp.log(x / (1 + x))
     gradient = sp.simplify(x * sp.diff(value, x)).subs(x, _epsilon / (1 - _epsilon))

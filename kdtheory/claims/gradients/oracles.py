@@ -1,4 +1,4 @@
-"""Oracles of chapter 02, independent of `kdtheory.divergences`: definitions typed again, derivatives by complex steps."""
+"""Oracles of chapter 02, independent of `kdtheory.divergences`: definitions typed again, complex steps."""
 
 from __future__ import annotations
 

@@ -179,8 +179,8 @@ _POINT = {"p": "1/2", "q": "4/5", "alpha": "1/10"}
 @claim(
     "gradients.skew-reverse-kl-slope",
     statement=r"\nabla_\theta D_{SKL}^{(\alpha)}(q_\theta, p) \approx \frac{1}{p(y^*)}\Big(\log\frac{q_\theta(y^*)}"
-    r"{\tilde p(y^*)} + 1 - \frac{\alpha}{\tilde p(y^*)}\Big)\nabla_\theta q_\theta(y^*),\quad \tilde p = \alpha q_\theta"
-    r" + (1 - \alpha) p",
+    r"{\tilde p(y^*)} + 1 - \frac{\alpha}{\tilde p(y^*)}\Big)\nabla_\theta q_\theta(y^*),\quad"
+    r" \tilde p = \alpha q_\theta + (1 - \alpha) p",
     source="lossdesigns, skew KLD slide; ko2024distillm",
     expected=Verdict.CORRECTED,
     rows=("S1-44",),

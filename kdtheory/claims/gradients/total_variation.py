@@ -1,4 +1,4 @@
-"""Theorem 5 of chapter 02: total variation's two forms, its sampled gradient, and what an overestimated token receives."""
+"""Theorem 5 of chapter 02: total variation's two forms, its sampled gradient, and overestimated tokens."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def _() -> Evidence:
 
 @claim(
     "gradients.tv-coefficient",
-    statement=r"\text{the coefficient } p^{-1} 1[q < p] \text{ of TV is smaller than the coefficient } q^{-1} \text{ of KL}",
+    statement=r"\text{TV updates more conservatively than KL: } p^{-1} 1[q < p] < q^{-1}",
     source="lossdesigns, total variation distance; ji2023tailr",
     expected=Verdict.PROVED,
     rows=("S1-36",),

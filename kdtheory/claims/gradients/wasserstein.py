@@ -116,8 +116,8 @@ def _w1_bound_fails_by(factor: float) -> Any:
 
 @claim(
     "gradients.w1-gradient-bound",
-    statement=r"\text{Wasserstein gives more stable gradient information than KL: without overlap its gradient does not}"
-    r"\text{ vanish, and it is no smaller}",
+    statement=r"\text{Wasserstein gives more stable gradient information than KL: without overlap its gradient}"
+    r"\text{ does not vanish, and it is no smaller}",
     source="zhao2024week8, advantages of Wasserstein",
     expected=Verdict.CORRECTED,
     rows=("S0-19",),

@@ -1,0 +1,1 @@
+"""What readers see: text that is generated from stored evidence."""
