@@ -1,51 +1,68 @@
-# make          environment, then everything: ledger, experiment, figures, notebooks, into build/
-# make test     what continuous integration runs
-# make bench    losses and transport against peers; writes build/benchmarks/
-# make publish  take over what `make` built as the published figures, tables, notebooks and texts
+# make            rebuild everything into build/ and compare it with what is published
+# make test       all checks
+# make figures    publish: verdicts, figures, tables, generated text
+# make notebooks  publish: execute the notebooks in place and store their outputs
+# make bench      benchmarks in full
+# make clean      remove build/ and caches (not the environment)
+#
+# TORCH_INDEX=https://download.pytorch.org/whl/cpu installs the CPU build of torch; PYTHON chooses another interpreter.
 
 PYTHON ?= python3
-VENV ?= .venv
+VENV := .venv
 BIN := $(VENV)/bin
-# one thread per process: on two cores, two processes of one thread beat any process of two
+READY := $(VENV)/.ready
+WORKERS ?= 2
+
 export OMP_NUM_THREADS := 1
-export MKL_NUM_THREADS := 1
 export TOKENIZERS_PARALLELISM := false
-# model hubs are never asked: everything is made here
-export HF_HUB_OFFLINE := 1
+export PYTHONWARNINGS ?= ignore::DeprecationWarning:jupyter_client
+export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: all test lint types unit notebooks-check bench bench-check publish clean
-all: $(VENV)/.ready
-	$(BIN)/kdtheory reproduce --out build
+.DEFAULT_GOAL := all
+.PHONY: all test lint types unit notebooks-check verify bench bench-check notebooks figures clean
+.NOTPARALLEL:
 
-$(VENV)/.ready: pyproject.toml constraints.txt
+all: $(READY)
+	kdtheory reproduce --out build
+
+$(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(if $(TORCH_INDEX),$(BIN)/python -m pip install -c constraints.txt torch --index-url $(TORCH_INDEX))
+	$(BIN)/python -m pip install -c constraints.txt -e '.[dev]'
 	touch $@
 
-test: lint types unit notebooks-check bench-check
-	@echo "all checks passed"
+test: lint types unit notebooks-check verify bench-check
 
-lint: $(VENV)/.ready
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+lint: $(READY)
+	ruff check .
+	ruff format --check .
 
-types: $(VENV)/.ready
-	$(BIN)/mypy
+types: $(READY)
+	mypy
 
-unit: $(VENV)/.ready
-	$(BIN)/python -m pytest -n 2 tests
+unit: $(READY)
+	pytest -n $(WORKERS) --dist loadscope tests
 
-notebooks-check: $(VENV)/.ready
-	$(BIN)/python -m pytest -n 2 --nbval --nbval-current-env --nbval-sanitize-with notebooks/sanitize.cfg notebooks
+notebooks-check: $(READY)
+	pytest -n $(WORKERS) --dist loadscope --nbval --nbval-current-env --nbval-sanitize-with notebooks/sanitize.cfg notebooks
 
-bench: $(VENV)/.ready
-	$(BIN)/python -m tests.benchmarks --out build/benchmarks
+verify: $(READY)
+	kdtheory verify
 
-bench-check: $(VENV)/.ready
-	$(BIN)/python -m tests.benchmarks --quick
+bench-check: $(READY)
+	python -m tests.benchmarks --quick
 
-publish: $(VENV)/.ready
-	$(BIN)/python -m kdtheory.publish
+bench: $(READY)
+	python -m tests.benchmarks
+
+notebooks: $(READY)
+	python -m kdtheory.reproduce.notebooks
+
+figures: $(READY)
+	kdtheory verify --json figures/data/verdicts.json
+	kdtheory figures --out figures
+	python -m kdtheory.publish.generated
 
 clean:
-	rm -rf build .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find kdtheory tests notebooks -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -137,29 +137,39 @@ def experiment(
 
 @app.command()
 def figures(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Default: all.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for figures and tables.")] = Path("figures"),
 ) -> None:
-    """Draw every figure and table from its data, each with a JSON that says what it stands on.
+    """Draw figures and tables from their data, each with a JSON that says what it stands on.
 
-    Reads the stored runs in figures/data/runs. Writes PDF, PNG, .tex, .csv and .json to OUT.
+    Reads figures/data of the repository (stored runs and verdicts), and computes anew, and stores there, what takes
+    seconds. Writes PDF, PNG, .tex, .csv and .json to OUT. Exit status 1 if the data are missing, 2 if there is no such
+    figure.
     """
     from kdtheory import figures
 
-    figures.build(out)
+    console = _console()
+    try:
+        figures.build(out, names or None, report=lambda line: console.print(escape(line), soft_wrap=True))
+    except figures.EvidenceNotInstalledError as missing:
+        _fail(missing, 1)
+    except ValueError as unknown:
+        _fail(unknown, 2)
 
 
 @app.command()
 def reproduce(
     out: Annotated[Path, typer.Option(help="Folder for everything that is rebuilt.")] = Path("build"),
+    profile: Annotated[Profile, typer.Option(help="Size of the experiment.")] = Profile.cpu,
 ) -> None:
     """Rebuild everything: ledger, experiment, figures, notebooks; then compare with what is published.
 
     Reads the repository and what an earlier run left in OUT; does only what is out of date. Writes to OUT alone. Exit
-    status 1 if a reproduced decision contradicts the published one.
+    status 1 if a step failed or a reproduced decision contradicts the published one.
     """
     from kdtheory import reproduce
 
-    if not reproduce.reproduce(out):
+    if not reproduce.reproduce(out, profile=profile.value, console=_console()):
         raise typer.Exit(1)
 
 

@@ -119,3 +119,41 @@ def test_list_shows_verdicts_and_coverage(invoke):
     assert "gradients.rkl-slope" in shown.output
     assert "statements of the sources settled: gradients" in shown.output
     assert "parallel_lines" not in shown.output
+
+
+def test_an_unknown_figure_ends_with_2(invoke, tmp_path):
+    shown = invoke("figures", "gradient_against_gab", "--out", str(tmp_path))
+    assert shown.exit_code == 2
+    assert "no figure or table is called" in shown.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_figures_without_their_data_end_with_1(invoke, tmp_path, monkeypatch):
+    monkeypatch.setenv("KDTHEORY_DATA", str(tmp_path / "none"))
+    shown = invoke("figures", "verdicts", "--out", str(tmp_path / "out"))
+    assert shown.exit_code == 1
+    assert "not installed" in shown.output
+
+
+def test_a_damaged_experiment_ends_with_1(invoke, tmp_path, monkeypatch):
+    from kdtheory.students import experiment
+    from kdtheory.students.store import StoredFileError
+
+    def run(profile, out, **options):
+        raise StoredFileError(f"{out / 'work' / 'a.json'} is truncated")
+
+    monkeypatch.setattr(experiment, "run", run)
+    shown = invoke("experiment", "students", "--profile", "smoke", "--out", str(tmp_path))
+    assert shown.exit_code == 1
+    assert "is truncated" in shown.output
+
+
+@pytest.mark.parametrize(("agrees", "status"), [(True, 0), (False, 1)])
+def test_reproduce_ends_with_1_on_a_contradiction(invoke, tmp_path, monkeypatch, agrees, status):
+    from kdtheory import reproduce
+
+    asked = {}
+    monkeypatch.setattr(reproduce, "reproduce", lambda out, **options: asked.update(options, out=out) or agrees)
+    shown = invoke("reproduce", "--out", str(tmp_path), "--profile", "smoke")
+    assert shown.exit_code == status
+    assert (asked["out"], asked["profile"]) == (tmp_path, "smoke")

@@ -215,6 +215,9 @@ class Loss(ABC):
 
         return Combination.of((1.0, self), (1.0, other)) if isinstance(other, Loss) else NotImplemented
 
+    def __radd__(self, other: object) -> Loss:  # sum() starts at 0
+        return self if other == 0 else NotImplemented
+
     def __mul__(self, weight: float) -> Loss:
         from kdtheory.divergences.combination import Combination
 

@@ -42,7 +42,10 @@ def GAP_SIZES() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-@figure(GAP_SIZES, claims=())
+@figure(
+    GAP_SIZES,
+    claims=("gradients.fkl-bounded-in-logits", "gradients.bounded-slopes", "gradients.w1-gradient-bound"),
+)
 def gradients_against_gap(sizes: pd.DataFrame) -> Figure:
     """Largest logit gradient against the logit lead Δ of the wrong token, one line per loss, log scale."""
     fig, ax = style.blank(style.SINGLE_COLUMN)
@@ -110,7 +113,16 @@ def TOKEN_WEIGHTS() -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-@figure(TOKEN_WEIGHTS, claims=())
+@figure(
+    TOKEN_WEIGHTS,
+    claims=(
+        "gradients.fkl-sampled",
+        "gradients.tv-sampled",
+        "gradients.skl-slope",
+        "gradients.rkl-slope",
+        "gradients.skew-reverse-kl-slope",
+    ),
+)
 def gradients_sampled_coefficients(weights: pd.DataFrame) -> Figure:
     """Weight on ∇q(y) of one token y drawn from the teacher (p = 0.2) against q; dashed: as printed."""
     fig, axes = style.blank(style.DOUBLE_COLUMN, columns=2, sharex=True)

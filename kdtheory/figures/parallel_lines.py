@@ -51,7 +51,12 @@ def closed_form(distance: str, theta: float) -> float:
 
 @figure(
     DISTANCES,
-    claims=(),
+    claims=(
+        "parallel_lines.earth-mover",
+        "parallel_lines.jensen-shannon",
+        "parallel_lines.kl",
+        "parallel_lines.total-variation",
+    ),
 )
 def parallel_lines_distances(distances: pd.DataFrame) -> Figure:
     """Four distances between two parallel lines against their shift θ: closed form (line), computed (marks)."""

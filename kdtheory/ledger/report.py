@@ -120,8 +120,12 @@ def _chapter_table(chapter: str, claims: Sequence[ClaimResult]) -> Table:
 def _verdict(result: ClaimResult) -> str:
     if result.verdict is None:
         return "definition"
-    changed = "" if result.verdict is result.expected else f"[red], recorded {result.expected}[/]"
-    return f"[{_STYLE[result.verdict]}]{result.verdict}[/]{changed}"
+    shown = f"[{_STYLE[result.verdict]}]{result.verdict}[/]"
+    if result.verdict is result.expected:
+        return shown
+    if result.not_installed:
+        return f"{shown}[dim], not installed; recorded {result.expected}[/]"
+    return f"{shown}[red], recorded {result.expected}[/]"
 
 
 def _kinds(evidence: Sequence[Evidence]) -> str:

@@ -1,15 +1,16 @@
 """Blocks of Markdown that are written by evidence, never by hand.
 
 A block stands between `<!-- generated:NAME -->` and `<!-- /generated -->`, in README.md or in a chapter of proofs/.
-`kdtheory figures` rewrites every block; a test fails where one differs from what the stored evidence says.
+`python -m kdtheory.publish.generated` (part of `make figures`) rewrites every block; a test fails where one differs
+from what the stored evidence says.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -18,7 +19,9 @@ from kdtheory.figures import datasets, style, tables
 
 _BLOCK = re.compile(r"(<!-- generated:([a-z0-9 :-]+) -->\n)(.*?)(<!-- /generated -->)", re.DOTALL)
 _TABLE_ROW = re.compile(r"^\s*\|.*\|\s*$")
-_MEASURED = re.compile(r"(?<![\w.])[-+−]?\d+\.\d+|\b(PROVED|PROVED-IF|CORRECTED|REFUTED|SUPPORTED|UNSUPPORTED|UNDECIDED)\b")
+_MEASURED = re.compile(
+    r"(?<![\w.])[-+−]?\d+\.\d+|\b(PROVED|PROVED-IF|CORRECTED|REFUTED|SUPPORTED|UNSUPPORTED|UNDECIDED)\b"
+)
 
 Writer = Callable[[Path, str], str]
 """(data folder, argument after the second colon of the block's name) -> Markdown."""
@@ -101,6 +104,35 @@ def verdict_counts(data: Path, _: str) -> str:
     return tables.to_markdown(counts.reset_index())
 
 
+@block("gradients-table")
+def gradient_table(data: Path, _: str) -> str:
+    """Definition, slope and logit gradient of every divergence, as derived; no stored data."""
+    from kdtheory.divergences import ALL
+
+    losses: tuple[Any, ...] = ALL
+    rows = [
+        {
+            "loss": style.title(loss.name),
+            "$D(p, q)$": _inline(loss.latex("definition")),
+            r"$\partial D / \partial q_i$": _inline(loss.latex("slope").split(r" ,\quad")[0]),
+            r"$\partial D / \partial z_i$": _inline(loss.latex("logits").split(r" ,\quad")[0]),
+        }
+        for loss in losses
+    ]
+    return tables.to_markdown(pd.DataFrame(rows))
+
+
+def _inline(formula: str) -> str:
+    r"""Between dollars, without bars, which end a table's cell, and without \operatorname, which GitHub refuses."""
+    for found, written in (
+        (r"\left|", r"\left\lvert "),
+        (r"\right|", r"\right\rvert "),
+        (r"\operatorname", r"\mathrm"),
+    ):
+        formula = formula.replace(found, written)
+    return f"${formula}$"
+
+
 @block("students-decisions")
 def student_decisions(data: Path, metrics: str) -> str:
     """Loss × metric: decision against forward KL; of some metrics if they are named."""
@@ -142,10 +174,16 @@ def student_speed(data: Path, _: str) -> str:
     """Steps per second of each loss, by processor time, and relative to forward KL."""
     cost = students_provenance(data)["cost"]
     rows = [
-        {"loss": style.title(name), "steps per second": row["steps_per_second"], "relative to forward KL": row["relative_to_fkl"]}
+        {
+            "loss": style.title(name),
+            "steps per second": row["steps_per_second"],
+            "relative to forward KL": row["relative_to_fkl"],
+        }
         for name, row in cost.items()
     ]
-    return tables.to_markdown(pd.DataFrame(rows).map(lambda value: f"{value:.2f}" if isinstance(value, float) else value))
+    return tables.to_markdown(
+        pd.DataFrame(rows).map(lambda value: f"{value:.2f}" if isinstance(value, float) else value)
+    )
 
 
 @block("students-convergence")
@@ -200,12 +238,11 @@ def outdated(root: Path, data: Path | None = None) -> dict[str, str]:
     return found
 
 
-def verdicts_of(path: Path) -> dict[str, str]:
-    """Verdict by claim id from the JSON of `kdtheory verify`; definitions are left out."""
-    claims = json.loads(path.read_text(encoding="utf-8"))["claims"]
-    return {claim["id"]: claim["verdict"] for claim in claims if claim["expected"] is not None}
+def main() -> None:
+    """Rewrite every block of the repository and say which pages changed."""
+    for page in update(datasets.repository()):
+        print(page.name)
 
 
-def repository() -> Path:
-    """Root of the repository."""
-    return datasets.repository()
+if __name__ == "__main__":
+    main()

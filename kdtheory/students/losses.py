@@ -28,7 +28,7 @@ TITLES = {
 
 
 def token_tree(embedding: Tensor) -> Any:
-    """Tree cost over tokens from the teacher's embeddings (V, width), scaled to diameter 1.
+    """Tree cost over tokens from the teacher's output embeddings (V, width), scaled to diameter 1.
 
     With diameter 1 the transport cost of a pair (p, q) is at most their total variation.
 

@@ -59,16 +59,16 @@ class Profile:
     vocabulary: int = 512
     length: int = 64
     batch: int = 16
-    architecture: str = "gpt2"
+    architecture: str = "llama"
     teacher: Shape = Shape(128, 4, 4)
-    student: Shape = Shape(64, 2, 2)
+    student: Shape = Shape(32, 2, 2)
     corpus: str = "stdlib"
-    teacher_batch: int = 32
-    teacher_steps: int = 1000
-    teacher_learning_rate: float = 2e-3
-    warm_steps: int = 1000
-    warm_learning_rate: float = 3e-3
-    steps: int = 1200
+    teacher_batch: int = 16
+    teacher_steps: int = 1800
+    teacher_learning_rate: float = 3e-3
+    warm_steps: int = 3000
+    warm_learning_rate: float = 8e-3
+    steps: int = 960
     evaluations: int = 12
     train_blocks: int = 8192
     curve_blocks: int = 64
@@ -128,13 +128,12 @@ SMOKE = Profile(
     test_blocks=32,
     workers=1,
 )
-CPU = Profile(name="cpu")
+CPU = Profile(name="cpu", learning_rates=(1e-3, 2e-3, 4e-3, 8e-3))
 GPU = Profile(
     name="gpu",
     vocabulary=8192,
     length=256,
     batch=64,
-    architecture="llama",
     teacher=Shape(512, 8, 8),
     student=Shape(192, 4, 4),
     teacher_batch=64,

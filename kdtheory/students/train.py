@@ -1,6 +1,6 @@
 """One training loop for teacher, warm start and students: through `accelerate`, on one process, GPUs or nodes.
 
-``accelerate launch -m kdtheory.students.train --help`` runs a single task with as many processes as there are.
+`kdtheory.students.launch` runs a single task with as many processes as there are.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from kdtheory.students import evaluate, losses, models, store
-from kdtheory.students.data import Lesson, batch_rows
+from kdtheory.students.data import Lesson, batch_rows, select
 from kdtheory.students.profiles import Profile, Shape
 from kdtheory.students.tasks import Task, Workspace
 from kdtheory.students.teacher import Teacher
@@ -61,7 +61,9 @@ class Trainer:
         self.every = max(self.steps // (profile.evaluations if lesson else _PRETRAINING_EVALUATIONS), 1)
         self.lesson = lesson
         self.blocks, self.held_out = _blocks(task, profile, blocks, lesson)
-        self.loss = losses.build(task.loss, cost=lesson.cost if lesson else None, transport_weight=_weight(profile))
+        self.loss = losses.build(
+            task.loss, cost=lesson.cost if lesson else None, transport_weight=profile.transport_weight
+        )
         model = models.build(profile, shape, seed=task.seed)
         if task.kind == "student":
             model.load_state_dict(workspace.weights(workspace.warm_task(task.seed)))
@@ -178,14 +180,8 @@ def _size(task: Task, profile: Profile) -> tuple[int, int, Shape]:
 
 def _blocks(task: Task, profile: Profile, blocks: Blocks, lesson: Lesson | None) -> tuple[Any, Any]:
     """Training and held-out blocks: the teacher reads all text, its students the selected blocks."""
-    from kdtheory.students.data import select
-
     chosen = lesson.blocks if lesson else select(blocks, profile)
     return (blocks.train if task.kind == "teacher" else chosen["train"]), chosen["curve"]
-
-
-def _weight(profile: Profile) -> float:
-    return profile.transport_weight
 
 
 def peak_memory_mib() -> float:

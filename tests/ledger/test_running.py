@@ -10,7 +10,7 @@ import sympy as sp
 from rich.console import Console
 
 from kdtheory import claims
-from kdtheory.ledger import REGISTRY, Evidence, RegistrationError, Registry, Verdict, report, runner, symbolic
+from kdtheory.ledger import REGISTRY, Anchor, Evidence, RegistrationError, Registry, Verdict, report, runner, symbolic
 
 p, q = sp.symbols("p q", positive=True)
 FIELDS = {"id", "chapter", "statement", "source", "verdict", "expected", "evidence", "control", "seconds"}
@@ -167,6 +167,15 @@ def test_the_table_names_verdicts_failures_and_tally(registry):
     assert "PROVED, recorded REFUTED" in text
     assert "FAILED test.changed" in text
     assert "2 claims: 2 PROVED; 1 failed" in text
+
+
+def test_missing_evidence_fails_in_a_checkout_and_not_in_an_installation(registry, monkeypatch):
+    add(registry, check=list, proof=Anchor("02_none#here", "0" * 64))
+    monkeypatch.setattr("kdtheory.ledger.proofs.chapters", lambda: None)
+    assert the_result(registry).failures  # a checkout that has lost its chapters
+    monkeypatch.setattr(runner, "repository", lambda: None)
+    result = the_result(registry)
+    assert (result.verdict, result.not_installed, result.failures) == (Verdict.OPEN, True, ())
 
 
 CHAPTER = """

@@ -15,7 +15,7 @@ from kdtheory.divergences.symbols import q
 from kdtheory.ledger import Anchor, Evidence, Verdict, claim, exact, numeric, symbolic
 
 _FKL = RECORDS["fkl"]
-_PROOF = Anchor("02_gradients#forward-kl", sha256="0000000000000000")
+_PROOF = Anchor("02_gradients#forward-kl", sha256="1face3f420eb2de5")
 _epsilon = sp.Symbol("epsilon", positive=True)
 
 

@@ -14,7 +14,7 @@ COMPLEX_STEP = "complex step, Im D(z + ih)/h, of the definition typed again"
 ROUNDING = "a complex step subtracts nothing; at most 12 terms of size 1e3 in float64 leave 1e-12 of the largest"
 
 PARAMETERS: dict[str, dict[str, float]] = {"jsd": {"beta": 0.3}, "skl": {"alpha": 0.1}, "srkl": {"alpha": 0.1}}
-PARAMETERS |= {"amari": {"alpha": 0.7}, "renyi": {"alpha": 2.0}}
+PARAMETERS |= {"amari": {"alpha": 0.7}, "renyi": {"alpha": 2.0}, "akl": {"w_h": 0.3, "w_t": 0.7}}
 
 
 def _kl(a: Array, b: Array) -> Any:
@@ -42,6 +42,7 @@ DEFINITIONS: dict[str, Callable[..., Any]] = {
     "hellinger2": lambda p, q: 1 - np.sqrt(p * q).sum(),
     "amari": lambda p, q, alpha: (1 - _power_sum(p, q, alpha)) / (alpha * (1 - alpha)),
     "renyi": lambda p, q, alpha: np.log(_power_sum(p, q, alpha)) / (alpha - 1),
+    "akl": lambda p, q, w_h, w_t: w_h * _kl(p, q) + w_t * _kl(q, p),
 }
 
 

@@ -15,8 +15,8 @@ from kdtheory.divergences.symbols import alpha, p, q
 from kdtheory.ledger import Anchor, Evidence, Verdict, claim, exact, numeric, symbolic
 
 _RKL, _SRKL = RECORDS["rkl"], RECORDS["srkl"]
-_RKL_PROOF = Anchor("02_gradients#reverse-kl", sha256="0000000000000000")
-_SRKL_PROOF = Anchor("02_gradients#skew-reverse-kl", sha256="0000000000000000")
+_RKL_PROOF = Anchor("02_gradients#reverse-kl", sha256="bdc1a1d571e0c66e")
+_SRKL_PROOF = Anchor("02_gradients#skew-reverse-kl", sha256="2a94a515e3d742b6")
 _mixed = alpha * q + (1 - alpha) * p
 _PRINTED = (
     r"\nabla_\theta D_{KL}(q_\theta, p) \approx \frac{1}{p(y^*)}\Big(\log\frac{q_\theta(y^*)}{p(y^*)} - 1\Big)"

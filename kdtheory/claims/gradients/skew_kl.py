@@ -13,7 +13,7 @@ from kdtheory.divergences.symbols import alpha, p, q
 from kdtheory.ledger import Anchor, Evidence, Verdict, claim, definition, exact, symbolic
 
 _SKL, _SRKL = RECORDS["skl"], RECORDS["srkl"]
-_PROOF = Anchor("02_gradients#skew-kl", sha256="0000000000000000")
+_PROOF = Anchor("02_gradients#skew-kl", sha256="c106578cb74b0f1a")
 _rest = sp.Symbol("rest", positive=True)  # 1 - α
 _WEIGHT = {alpha: 1 - _rest}
 _mixed = alpha * p + (1 - alpha) * q

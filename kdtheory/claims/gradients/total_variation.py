@@ -13,7 +13,7 @@ from kdtheory.divergences.symbols import p, q
 from kdtheory.ledger import Anchor, Evidence, Verdict, claim, exact, numeric, symbolic
 
 _TV = RECORDS["tvd"]
-_PROOF = Anchor("02_gradients#total-variation", sha256="0000000000000000")
+_PROOF = Anchor("02_gradients#total-variation", sha256="0060120f9006e3f5")
 _gap = sp.Symbol("gap", positive=True)
 _BELOW, _ABOVE = {p: q + _gap}, {q: p + _gap}  # q < p, and q > p
 

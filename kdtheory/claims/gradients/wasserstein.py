@@ -12,7 +12,7 @@ from scipy.spatial.distance import cdist
 from kdtheory.claims.gradients import oracles
 from kdtheory.ledger import Anchor, Evidence, Verdict, claim, exact, numeric
 
-_PROOF = Anchor("02_gradients#wasserstein", sha256="0000000000000000")
+_PROOF = Anchor("02_gradients#wasserstein", sha256="d4dfcf2e97ad9ec8")
 
 
 def _transport(p: Any, q: Any, cost: Any) -> tuple[float, Any]:

@@ -16,7 +16,7 @@ from kdtheory.ledger import Anchor, Evidence, Verdict, claim, exact, numeric
 _EXAMPLE = "zhao2024week8, Example 1; arjovsky2017wgan, Example 1"
 _ROUNDING = "float64 sums of at most 40 terms below 1"
 DOMAIN = "P_θ: the law of (θ, Z), Z uniform on [0, 1]"
-PROOF = Anchor("01_parallel_lines#lines", sha256="0000000000000000")
+PROOF = Anchor("01_parallel_lines#lines", sha256="15a21201a7ada4b3")
 
 theta, t = sp.Symbol("theta", real=True), sp.Symbol("t", positive=True)
 TV = sp.Piecewise((0, sp.Eq(theta, 0)), (1, True))
@@ -35,6 +35,7 @@ def _matched(rng: np.random.Generator, shift: float) -> tuple[float, dict[str, A
 
 
 def attempt_matching(shift: float) -> Evidence:
+    """Try to find a matching of the lines that contradicts W = |θ| + shift."""
     return numeric.attempt(
         lambda rng: _matched(rng, shift),
         draws=100,
@@ -87,6 +88,8 @@ def _values(p: Any, q: Any) -> dict[str, float]:
 
 
 def attempt_partition(name: str, wanted: float, separated: bool = True) -> Evidence:
+    """Try to find a grid (separating the lines, or not) on which a divergence is not the wanted number."""
+
     def violation(rng: np.random.Generator) -> tuple[float, dict[str, Any]]:
         theta, p, q = _partitioned(rng, separated)
         found = _values(p, q)[name]
@@ -189,13 +192,14 @@ def _() -> Evidence:
 
 
 def along(value: sp.Expr, sequence: sp.Expr) -> sp.Expr:
+    """Limit of a function of θ along a sequence in t."""
     return sp.limit(value.subs(theta, sequence), t, sp.oo)
 
 
 @claim(
     "parallel_lines.convergence",
-    statement=r"\text{if } \theta_t \to 0, \text{ then } \mathbb P_{\theta_t} \to \mathbb P_0 \text{ in the EM distance,"
-    r" but not at all in JS, KL, reverse KL or TV}",
+    statement=r"\text{if } \theta_t \to 0, \text{ then } \mathbb P_{\theta_t} \to \mathbb P_0 \text{ in the EM"
+    r" distance, but not at all in JS, KL, reverse KL or TV}",
     source=_EXAMPLE,
     expected=Verdict.PROVED_IF,
     rows=("S0-11",),
