@@ -56,7 +56,7 @@ bench: $(READY)
 	python -m tests.benchmarks
 
 notebooks: $(READY)
-	python -m kdtheory.reproduce.notebooks
+	python -c 'from kdtheory.reproduce import notebooks; notebooks.in_place()'
 
 figures: $(READY)
 	kdtheory verify --json figures/data/verdicts.json

@@ -1,16 +1,11 @@
-"""Executing notebooks: into the build folder, or in place to store their outputs.
-
-`python -m kdtheory.reproduce.notebooks` executes every notebook in place.
-"""
+"""Executing notebooks: into the build folder, or in place to store their outputs."""
 
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from kdtheory.figures import datasets
 from kdtheory.students import store
@@ -64,6 +59,7 @@ def execute(notebook: Path, target: Path, environment: Mapping[str, str] | None 
         timeout=_TIMEOUT,
         kernel_name="python3",
         record_timing=False,
+        extra_arguments=["--IPKernelApp.log_level=40"],  # errors only: a kernel on this machine's loopback is meant
         resources={"metadata": {"path": str(notebook.parent)}},
         **skipped,
     )
@@ -71,7 +67,7 @@ def execute(notebook: Path, target: Path, environment: Mapping[str, str] | None 
         with _environment({"OMP_NUM_THREADS": "1", **(environment or {})}):
             client.execute()
     except CellExecutionError as error:
-        raise RuntimeError(f"{notebook.name}: {str(error).strip().splitlines()[-1]}") from error
+        raise RuntimeError(f"{notebook.name}: {error.ename}: {error.evalue}") from None
     book.metadata = nbformat.from_dict(_METADATA)
     store.write_bytes(target, nbformat.writes(book).rstrip("\n").encode() + b"\n")
     return target
@@ -94,14 +90,9 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
         os.environ.update(before)
 
 
-def main(names: list[str]) -> Any:
-    """Execute notebooks of the repository in place: those named, or all."""
-    root = datasets.repository()
-    for notebook in all_in(root):
+def in_place(*names: str) -> None:
+    """Execute notebooks of the repository and store their outputs: those named, or all."""
+    for notebook in all_in(datasets.repository()):
         if not names or notebook.stem in names:
             execute(notebook, notebook)
             print(notebook.name)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

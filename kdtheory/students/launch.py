@@ -1,6 +1,8 @@
 """One task on as many processes as `accelerate` starts: one, several GPUs, or several nodes.
 
 accelerate launch -m kdtheory.students.launch --profile gpu --out build/students/gpu --kind warm --seed 0
+
+On processors alone: ``torchrun --nproc_per_node 2 -m kdtheory.students.launch …``; `accelerate` leaves those to MPI.
 """
 
 from __future__ import annotations
@@ -23,13 +25,12 @@ def main(
 
     A student needs the teacher, its stored distributions and the warm start of its seed.
     """
-    from accelerate import Accelerator
-
     from kdtheory.students import corpus, profiles, sweep, tokens
     from kdtheory.students.tasks import Task, Workspace
+    from kdtheory.students.train import processes
 
     settings = profiles.get(profile)
-    with Accelerator().main_process_first():  # the others find the tokens stored
+    with processes(settings).main_process_first():  # the others find the tokens stored
         _, _, key = tokens.prepare(
             corpus.load(settings.corpus),
             vocabulary=settings.vocabulary,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import subprocess
 from collections.abc import Sequence
+from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ def collect(
         "learning_rates": {run["loss"]: run["learning_rate"] for run in facts},
         "learning_rate_source": rates,
         "versions": versions(),
-        "commit": commit(),
+        "commit": sorted({run["commit"] for run in facts}),
         "device": sorted({run["device"] for run in facts}),
         "threads_per_process": sorted({run["threads"] for run in facts}),
         "student_parameters": facts[0]["parameters"],
@@ -84,6 +85,7 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: metadata.version(name) for name in _LIBRARIES}}
 
 
+@lru_cache(maxsize=1)
 def commit() -> str:
     """The repository's commit, with ``+changes`` if the package differs from it; the version elsewhere."""
     root = Path(__file__).resolve().parents[2]

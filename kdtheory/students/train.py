@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdtheory.students import evaluate, losses, models, store
+from kdtheory.students import evaluate, losses, models, provenance, store
 from kdtheory.students.data import Lesson, batch_rows, select
 from kdtheory.students.profiles import Profile, Shape
 from kdtheory.students.tasks import Task, Workspace
@@ -50,11 +50,9 @@ class Trainer:
     def __init__(
         self, task: Task, workspace: Workspace, blocks: Blocks, lesson: Lesson | None, report: Report = silent
     ) -> None:
-        from accelerate import Accelerator
-
         profile = workspace.profile
         self.task, self.workspace, self.report, self.profile = task, workspace, report, profile
-        self.accelerator = Accelerator(mixed_precision=profile.precision, cpu=not torch.cuda.is_available())
+        self.accelerator = processes(profile)
         self.batch, self.steps, shape = _size(task, profile)
         if self.batch % self.accelerator.num_processes:
             raise ValueError(f"batch = {self.batch} is not a multiple of {self.accelerator.num_processes} processes")
@@ -160,6 +158,7 @@ class Trainer:
                 device=self.accelerator.device,
             )
         facts |= {"peak_memory_mib": peak_memory_mib(), "device": device_name(), "threads": torch.get_num_threads()}
+        facts["commit"] = provenance.commit()
         if self.accelerator.is_main_process:
             key, weights = self.workspace.key(self.task), self.accelerator.unwrap_model(self.model).state_dict()
             weights = {name: value.cpu() for name, value in weights.items()}
@@ -170,6 +169,13 @@ class Trainer:
             self.workspace.path(self.task, ".checkpoint").unlink(missing_ok=True)
         self.accelerator.wait_for_everyone()
         return facts
+
+
+def processes(profile: Profile) -> Any:
+    """The `Accelerator` of this process: alone, or one of those that a launcher started."""
+    from accelerate import Accelerator
+
+    return Accelerator(mixed_precision=profile.precision, cpu=not torch.cuda.is_available())
 
 
 def _size(task: Task, profile: Profile) -> tuple[int, int, Shape]:

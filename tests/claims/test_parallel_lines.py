@@ -1,4 +1,4 @@
-"""Chapter 01: every claim comes out as recorded; the lines' transport cost by another library; broken values are caught."""
+"""Chapter 01: every claim comes out as recorded; transport cost by another library; broken values are caught."""
 
 import numpy as np
 import ot
