@@ -53,7 +53,7 @@ def _measured() -> tuple[dict[str, str], int, bool]:
     source="zhao2024week8, slide 'next week'",
     expected=Verdict.UNDECIDED,
     rows=("S0-26",),
-    domain="a two-layer GPT student of a four-layer GPT teacher on real text, shared warm start, Adam",
+    domain="two-layer transformer students of a four-layer teacher on real text, shared warm start, AdamW",
     scope="the stored runs",
 )
 def wasserstein_beats_kl() -> Evidence:

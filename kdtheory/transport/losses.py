@@ -53,7 +53,7 @@ class W1(Loss):
         """Difference q - p to full relative accuracy in r = log p/q, with half the exponentials of `LogPair`'s."""
         check_vocabulary(self.cost, log_q.shape[-1], "student_logits")
         log_top = torch.maximum(log_p, log_q)
-        r = (log_p - log_q).masked_fill(torch.isneginf(log_top), 0.0)
+        r = logspace.LogPair(log_p, log_q).log_ratio
         difference = log_top.exp() * torch.expm1(-r.abs()) * torch.sign(r)
         return closed_forms.balanced(difference, log_top.argmax(-1, keepdim=True))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ _x, _s = sp.Symbol("x", real=True), sp.Symbol("s", positive=True)
 _SMOOTHED = Anchor("01_parallel_lines#smoothed", sha256="197c6ef5226eb659")
 
 
+@cache
 def _gaussian_kl() -> sp.Expr:
     """KL(N(0, s²), N(θ, s²)) by integrating the densities."""
     density = sp.exp(-(_x**2) / (2 * _s**2)) / sp.sqrt(2 * sp.pi * _s**2)
