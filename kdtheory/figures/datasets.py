@@ -113,7 +113,7 @@ def read_csv(path: Path) -> pd.DataFrame:
 
 def from_csv(text: str) -> pd.DataFrame:
     """As `read_csv`, from text. Words such as "none" stay words."""
-    return pd.read_csv(StringIO(text), float_precision="round_trip", keep_default_na=False, na_values=[""])
+    return pd.read_csv(StringIO(text), keep_default_na=False, na_values=[""])
 
 
 def digest(table: pd.DataFrame) -> str:

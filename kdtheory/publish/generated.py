@@ -17,7 +17,7 @@ import pandas as pd
 from kdtheory import figures
 from kdtheory.figures import datasets, style, tables
 
-_BLOCK = re.compile(r"(<!-- generated:([a-z0-9 :-]+) -->\n)(.*?)(<!-- /generated -->)", re.DOTALL)
+_BLOCK = re.compile(r"(<!-- generated:([a-z0-9_ :-]+) -->\n)(.*?)(<!-- /generated -->)", re.DOTALL)
 _TABLE_ROW = re.compile(r"^\s*\|.*\|\s*$")
 _MEASURED = re.compile(
     r"(?<![\w.])[-+−]?\d+\.\d+|\b(PROVED|PROVED-IF|CORRECTED|REFUTED|SUPPORTED|UNSUPPORTED|UNDECIDED)\b"
@@ -52,7 +52,7 @@ def render(text: str, data: Path) -> str:
         If a block has an unknown name, or is opened and not closed.
     """
     if text.count("<!-- generated:") != len(_BLOCK.findall(text)):
-        raise ValueError("a generated block is not closed, or its name is not made of a-z, 0-9, '-', ':' and spaces")
+        raise ValueError("a generated block is not closed, or its name is not made of a-z, 0-9, _, '-', ':' and spaces")
     return _BLOCK.sub(lambda found: f"{found[1]}{_write(found[2], data)}\n{found[4]}", text)
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from kdtheory.students.profiles import Profile
 
 _LIBRARY = ("__init__.py", "catalogue.py", "simplex.py", "divergences", "transport")
+_LOG_WIDTH = 120  # a log is no terminal: without this, rich assumes 80 columns and cuts tables
 _AFTER_TRAINING = tuple(f"students/{name}.py" for name in ("statistics", "published", "progress", "provenance"))
 """Modules that look at finished students: a change there trains nothing anew."""
 
@@ -66,7 +67,7 @@ def reproduce(out: Path, *, profile: str | Profile = "cpu", console: Console | N
     bool
         False if a step failed, or a reproduced decision contradicts the published one.
     """
-    console = console or Console(highlight=False)
+    console = console or _console()
     try:
         places = Places(datasets.repository(), out.resolve())
     except datasets.EvidenceNotInstalledError:
@@ -86,6 +87,11 @@ def reproduce(out: Path, *, profile: str | Profile = "cpu", console: Console | N
     if failed:
         console.print(f"[red]failed[/]: {', '.join(failed)}")
     return not failed and not contradicted
+
+
+def _console() -> Console:
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=_LOG_WIDTH)
 
 
 def plan(places: Places, profile: Profile, console: Console) -> list[Step]:

@@ -93,9 +93,9 @@ def _short(value: Any) -> str:
 
 def table(title: str, decisions: list[Decision]) -> Table:
     """For the terminal."""
-    shown = Table(title=title, title_justify="left", title_style="bold")
+    shown = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
     for name in ("decision", "published", "reproduced", ""):
-        shown.add_column(name, no_wrap=name == "decision")
+        shown.add_column(name, no_wrap=True)
     for decision in decisions:
         colour = _COLOUR.get(decision.outcome, "yellow")
         outcome = f"[{colour}]{decision.outcome}[/]"

@@ -22,6 +22,9 @@ POSITIONS = np.array([0.3, 2.0, -1.0, 5.5, 2.25, 0.9])
 POINTS = np.random.default_rng(7).normal(size=(6, 3))
 TEACHER_ROWS = np.random.default_rng(8).uniform(0.2, 3.0, size=(6, 6))  # neither symmetric nor zero on the diagonal
 FAMILIES = tuple(kd.simplex.families(np.random.default_rng(11)))
+TAIL = np.random.default_rng(12).normal(size=(2, 6))
+# teacher and student sure of the same token: what separates them is 1e-17 of the mass
+AGREEING = kd.simplex.Pair("both sure of one token", TAIL[0] + 41 * np.eye(6)[2], TAIL[1] + 40 * np.eye(6)[2])
 
 
 def path_lengths(parent, weight) -> np.ndarray:

@@ -13,6 +13,7 @@ from scipy.special import log_softmax
 import kdtheory as kd
 from kdtheory import TokenCost
 from tests.transport.cases import (
+    AGREEING,
     CLOSED,
     COSTS,
     FAMILIES,
@@ -34,7 +35,7 @@ def gradient_of(loss, pair) -> np.ndarray:
     return loss.logit_gradient(teacher_logits=pair.teacher_logits, student_logits=pair.student_logits)
 
 
-@pytest.mark.parametrize("pair", FAMILIES, ids=label)
+@pytest.mark.parametrize("pair", [*FAMILIES, AGREEING], ids=label)
 @pytest.mark.parametrize("name", CLOSED)
 def test_value_and_gradient_in_400_digits(name, pair):
     """The design's accuracy: 1e-12 of the sum of the absolute terms of each entry, the dominating token's included."""
@@ -55,6 +56,24 @@ def test_the_oracle_notices_the_textbook_formula():
     p, q = probabilities(pair)
     g = kd.w1(p, q, COSTS["line"][0]).potentials.g
     assert (abs(q * (g - q @ g) - expected) > 1e-12 * size).any()
+
+
+@pytest.mark.parametrize("name", CLOSED)
+def test_agreement_up_to_the_tail(name):
+    """The value is 1e-17, and right: q - p at the shared token is minus the others' sum, not 1 - 1."""
+    logs = (torch.log_softmax(torch.tensor(z), -1) for z in (AGREEING.teacher_logits, AGREEING.student_logits))
+    value = float(exact_value(name, AGREEING))
+    assert 0 < value < 1e-15
+    assert float(loss_of(name).per_position(*logs)) == pytest.approx(value, rel=1e-12, abs=0)
+
+
+def test_neighbours_far_from_the_origin():
+    """q (g - ḡ) = ∓ s (1 - s) for two tokens one apart, the teacher 10⁶ away; 1e-14: g - ḡ must not see the 10⁶."""
+    s = kd.simplex.softmax([0.0, 1.0])
+    found = kd.divergence("w1", cost=TokenCost.line([0.0, 1e6, 1e6 + 1])).logit_gradient(
+        teacher_logits=[0.0, -math.inf, -math.inf], student_logits=[-math.inf, 0.0, 1.0]
+    )
+    np.testing.assert_allclose(found, [0.0, -s[0] * s[1], s[0] * s[1]], rtol=1e-14)
 
 
 @pytest.mark.parametrize("pair", FAMILIES, ids=label)

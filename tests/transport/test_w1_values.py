@@ -179,3 +179,20 @@ def test_a_solver_that_stops_early_is_an_error(monkeypatch, rng):
     p, q = random_pairs(rng, 1, 6)
     with pytest.raises(RuntimeError, match="stopped early"):
         kd.w1(p, q, COSTS["embedding"][0])
+
+
+def test_a_plan_that_misses_its_marginals_widens_the_upper_bound(monkeypatch, rng):
+    """A solver that ships a tenth too little: the plan is too cheap, the upper bound must not be."""
+    p, q = (x[0] for x in random_pairs(rng, 1, 6))
+    cost = COSTS["embedding"][0]
+    true = kd.w1(p, q, cost).value
+    solve = ot.lp.emd
+
+    def short(*arguments, **options):
+        plan, log = solve(*arguments, **options)
+        return 0.9 * plan, log
+
+    monkeypatch.setattr(ot.lp, "emd", short)
+    found = kd.w1(p, q, cost)
+    assert found.value < 0.95 * true
+    assert found.upper >= true
