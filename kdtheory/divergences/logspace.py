@@ -44,7 +44,7 @@ class LogPair:
 
     @cached_property
     def log_ratio(self) -> Tensor:
-        """R = log p/q; 0 where both are 0, so that the token drops out."""
+        """r = log p/q; 0 where both are 0, so that the token drops out."""
         return _nan_is(self.log_p - self.log_q, 0.0)
 
     @cached_property
@@ -74,11 +74,11 @@ class LogPair:
 
     @cached_property
     def difference(self) -> Tensor:
-        """Q - p, to full relative accuracy in r."""
-        return self.top * (self.loss_of_q - self.loss_of_p)
+        """q - p, to full relative accuracy in r."""
+        return torch.sign(self.log_ratio) * self.top * torch.expm1(-self.log_ratio.abs())
 
     def log_mixture(self, weight_p: float) -> Tensor:
-        """Log m/max(p, q) for m = weight_p · p + (1 - weight_p) · q; relative error eps / the smaller weight."""
+        """log m/max(p, q) for m = weight_p · p + (1 - weight_p) · q; relative error eps / the smaller weight."""
         return torch.log1p(weight_p * self.loss_of_p + (1 - weight_p) * self.loss_of_q)
 
     def swapped(self) -> LogPair:
@@ -87,17 +87,17 @@ class LogPair:
 
 # -- summands: value = Σ summand ---------------------------------------------------------------------------------------
 def forward_kl(pair: LogPair) -> Tensor:
-    """P log p/q - p + q, summing to KL(p‖q)."""
+    """p log p/q - p + q, summing to KL(p‖q)."""
     return (_flow(pair.p, pair.above, pair.below) + pair.difference).clamp(min=0.0)
 
 
 def reverse_kl(pair: LogPair) -> Tensor:
-    """Q log q/p - q + p, summing to KL(q‖p)."""
+    """q log q/p - q + p, summing to KL(q‖p)."""
     return (_flow(pair.q, pair.below, pair.above) - pair.difference).clamp(min=0.0)
 
 
 def _flow(x: Tensor, above: Tensor, below: Tensor) -> Tensor:
-    """X log(x/y) from the two sides of the logarithm: infinite where y = 0, however far x itself has underflowed."""
+    """x log(x/y) from the two sides of the logarithm: infinite where y = 0, however far x itself has underflowed."""
     return _nan_is(x * above, math.inf) - _nan_is(x * below, 0.0)
 
 
@@ -114,13 +114,13 @@ def total_variation(pair: LogPair) -> Tensor:
 
 
 def skew_kl(pair: LogPair, alpha: float) -> Tensor:
-    """P log p/m - p + m with m = αp + (1-α)q, summing to KL(p‖m)."""
+    """p log p/m - p + m with m = αp + (1-α)q, summing to KL(p‖m)."""
     over_p = pair.log_mixture(alpha) + pair.below
     return ((1 - alpha) * pair.difference - times(pair.p, over_p)).clamp(min=0.0)
 
 
 def skew_reverse_kl(pair: LogPair, alpha: float) -> Tensor:
-    """Q log q/m - q + m with m = αq + (1-α)p, summing to KL(q‖m)."""
+    """q log q/m - q + m with m = αq + (1-α)p, summing to KL(q‖m)."""
     over_q = pair.log_mixture(1 - alpha) + pair.above
     return (-(1 - alpha) * pair.difference - times(pair.q, over_q)).clamp(min=0.0)
 

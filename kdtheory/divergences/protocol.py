@@ -207,6 +207,8 @@ class Loss(ABC):
         """Loss of each counted position: rows (N, V) in, (N,) out. What `loss` masks, scales and reduces."""
         if teacher_logits is None:
             raise ValueError(f"{self}: teacher_logits is missing; only hard-label losses do without a teacher")
+        if not torch.is_grad_enabled():  # inside a Function, autograd asks for gradients all the same
+            student_logits = student_logits.detach()
         return _Positions.apply(student_logits, teacher_logits, self, temperature)
 
     # -- algebra -----------------------------------------------------------------------------------------------------

@@ -96,12 +96,14 @@ def verdict_table(data: Path, chapter: str) -> str:
     return tables.to_markdown(pd.DataFrame(columns))
 
 
-@block("verdict-counts")
-def verdict_counts(data: Path, _: str) -> str:
-    """How many claims of each chapter have which verdict."""
+@block("verdict-table")
+def verdict_overview(data: Path, _: str) -> str:
+    """Chapter by chapter: which claims have which verdict."""
     found = figures.load_data("verdicts", data)
-    counts = pd.crosstab(found["chapter"], found["verdict"]).loc[list(dict.fromkeys(found["chapter"]))]
-    return tables.to_markdown(counts.reset_index())
+    found = found.assign(slug=[f"`{id.partition('.')[2]}`" for id in found["id"]])
+    grouped = found.groupby(["chapter", "verdict"])["slug"].agg(["size", ", ".join]).reset_index()
+    table = grouped.set_axis(["chapter", "verdict", "claims", "which"], axis=1)
+    return tables.to_markdown(table)
 
 
 @block("gradients-table")
