@@ -15,7 +15,6 @@ WORKERS ?= 2
 
 export OMP_NUM_THREADS := 1
 export TOKENIZERS_PARALLELISM := false
-export PYTHONWARNINGS ?= ignore::DeprecationWarning:jupyter_client
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := all

@@ -6,8 +6,10 @@ import sys
 import tomllib
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -159,3 +161,34 @@ def test_imports_point_one_way(room):
     later = set(ROOMS[ROOMS.index(room) + 1 :]) | {"cli", "reproduce"}
     for path in (ROOT / "kdtheory" / room).rglob("*.py"):
         assert imports(path) & later == set(), path.name
+
+
+# -- README ------------------------------------------------------------------------------------------------------------
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_readme_is_short():
+    assert len(README.splitlines()) <= 150
+
+
+def test_the_training_loop_of_the_readme_trains():
+    """Its code, word for word, on a student that is a table of logits."""
+    code = re.search(r"```python\n(.*?)```", README, re.DOTALL)[1]
+    tokens = torch.arange(7).repeat(2, 1)
+    batch = SimpleNamespace(tokens=tokens, mask=torch.ones_like(tokens, dtype=torch.bool))
+    generator = torch.Generator().manual_seed(0)
+    teacher, student = (
+        torch.nn.Embedding.from_pretrained(torch.randn(7, 7, generator=generator), freeze=False) for _ in range(2)
+    )
+    optimiser = torch.optim.SGD(student.parameters(), lr=1.0)
+    names = {"teacher": teacher, "student": student, "optimiser": optimiser}
+    losses = []
+    for steps in (1, 100):
+        exec(code, names | {"loader": [batch] * steps}, scope := {})
+        losses.append(scope["value"].item())
+    assert losses[1] < 0.1 * losses[0]
+
+
+@pytest.mark.parametrize("link", re.findall(r"\]\((?!http)([^)#]+)\)", README))
+def test_links_of_the_readme_lead_somewhere(link):
+    assert (ROOT / link).exists()

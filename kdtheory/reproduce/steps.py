@@ -109,7 +109,7 @@ def run(steps: Sequence[Step], ledger: Ledger, console: Console) -> dict[str, Ou
             outcomes[step.name] = "up to date"
             continue
         left = sum(ledger.seconds(later) for later in steps[number - 1 :])
-        expected = f"about {_minutes(ledger.seconds(step))}, with all that may follow at most {_minutes(left)}"
+        expected = f"about {_minutes(ledger.seconds(step))}; at most {_minutes(left)} until everything is done"
         console.print(f"{head}: {escape(reason)}; {expected}", highlight=False, soft_wrap=True)
         outcomes[step.name] = _one(step, key, ledger, console)
     return outcomes

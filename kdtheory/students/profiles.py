@@ -128,7 +128,7 @@ SMOKE = Profile(
     test_blocks=32,
     workers=1,
 )
-CPU = Profile(name="cpu", learning_rates=(1e-3, 2e-3, 4e-3, 8e-3))
+CPU = Profile(name="cpu", learning_rates=(5e-4, 1e-3, 2e-3, 4e-3, 8e-3))
 GPU = Profile(
     name="gpu",
     vocabulary=8192,

@@ -44,7 +44,7 @@ def collect(
         "learning_rates": {run["loss"]: run["learning_rate"] for run in facts},
         "learning_rate_source": rates,
         "versions": versions(),
-        "commit": sorted({run["commit"] for run in facts}),
+        "commit": ", ".join(sorted({run["commit"] for run in facts})),
         "device": sorted({run["device"] for run in facts}),
         "threads_per_process": sorted({run["threads"] for run in facts}),
         "student_parameters": facts[0]["parameters"],
