@@ -9,6 +9,7 @@ import pytest
 
 from kdtheory import claims, figures
 from kdtheory.figures import datasets, gradients, parallel_lines, save, style, tables
+from kdtheory.ledger import Claim
 from kdtheory.publish import generated
 
 PLOTS = figures.load()
@@ -32,6 +33,15 @@ def test_stored_data_are_what_the_library_computes(place, root):
 def test_claims_of_a_figure_exist(name):
     registry = claims.load()
     assert [id for id in PLOTS[name].claims if id not in registry] == []
+
+
+def test_stored_verdicts_are_those_of_todays_claims(root):
+    """Recomputing them is the ledger's job; here: none is missing, left over, failed, or of another statement."""
+    stored = figures.load_data("verdicts", root / "figures" / "data")
+    today = {item.id: (item.statement, item.expected.value) for item in claims.load() if isinstance(item, Claim)}
+    found = stored.set_index("id")[["statement", "verdict"]]
+    assert dict(zip(found.index, found.itertuples(index=False, name=None), strict=True)) == today
+    assert (stored["failures"] == 0).all()
 
 
 def test_every_published_file_belongs_to_a_registered_figure(root):

@@ -44,16 +44,18 @@ TEXT = {
     ".mplstyle",
     "",
 }
+IGNORED = re.compile(r"__pycache__|\.\w+_cache|\.hypothesis|\.ipynb_checkpoints|\.egg-info")
 # a home or scratch folder, a file address, a package index that is not public
 MACHINE = re.compile(r"/(?:home|root|Users|tmp|opt|work)/[\w.]|file://|/simple/|[A-Z]:\\\\Users")
 
 
 def tracked():
     """Every file of the project."""
-    for path in sorted(ROOT.rglob("*")):
-        first = path.relative_to(ROOT).parts[0]
-        if path.is_file() and first not in NOT_OURS and not re.search(r"cache|\.hypothesis|checkpoints", str(path)):
-            yield path
+    for entry in sorted(ROOT.iterdir()):
+        if entry.name not in NOT_OURS and not IGNORED.search(entry.name):
+            for path in sorted(entry.rglob("*")) if entry.is_dir() else [entry]:
+                if path.is_file() and not IGNORED.search(str(path.relative_to(ROOT))):
+                    yield path
 
 
 def pins():
@@ -123,8 +125,7 @@ def test_the_wheel_holds_nothing_else(wheel):
 
 # -- what is in the repository -----------------------------------------------------------------------------------------
 def test_no_top_level_entry_beyond_the_design():
-    ignored = re.compile(r"\..*cache|\.hypothesis|.*\.egg-info")
-    found = {path.name for path in ROOT.iterdir() if path.name not in NOT_OURS and not ignored.fullmatch(path.name)}
+    found = {path.name for path in ROOT.iterdir() if path.name not in NOT_OURS and not IGNORED.search(path.name)}
     assert found == TOP_LEVEL
 
 
