@@ -52,7 +52,8 @@ def students_metrics(comparisons: pd.DataFrame) -> Figure:
     for ax, metric in zip(axes.flat, dict.fromkeys(rows["metric"]), strict=True):
         _differences(ax, rows[rows["metric"] == metric].set_index("loss").loc[losses])
         better = "more" if metric == "agreement" else "less"
-        ax.set_xlabel(f"{style.METRIC_TITLES[metric]}\nminus forward KL's ({better} is better)")
+        ax.set_xlabel(f"{style.METRIC_TITLES[metric]}\nminus forward KL's ({better} is better)", fontsize=7)
+        ax.locator_params(axis="x", nbins=4)
     axes[0, 0].set_yticks(range(len(losses)), [style.title(name) for name in losses])
     axes[0, 0].invert_yaxis()
     seeds = int(rows["seeds"].min())
