@@ -104,11 +104,25 @@ def list_claims(chapter: Annotated[str | None, typer.Option(help="Only this chap
     report.print_list(_console(), items, {name: counts for name, counts in coverage.items() if chapter in (None, name)})
 
 
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _numbers(text: str) -> list[int]:
+    parts = _listed(text)
+    for index, part in enumerate(parts):
+        if not part.isdecimal():
+            _fail(f"--seeds: entry {index} is {part!r}; give whole numbers separated by commas, such as 0,1,2", 2)
+    return [int(part) for part in parts]
+
+
 @app.command()
 def experiment(
     id: Annotated[str, typer.Argument(metavar="ID", help="Which experiment: students.")],
     profile: Annotated[Profile, typer.Option(help="smoke: under a minute; cpu: minutes; gpu: hours.")] = Profile.cpu,
     out: Annotated[Path | None, typer.Option(help="Default: build/ID/PROFILE.", show_default=False)] = None,
+    seeds: Annotated[str, typer.Option(help="Training seeds, as 0,1,2. Default: the profile's.")] = "",
+    losses: Annotated[str, typer.Option(help="Losses, as fkl,rkl,w1. Default: the profile's.")] = "",
     tune: Annotated[bool, typer.Option("--tune", help="First choose each loss's learning rate on validation.")] = False,
 ) -> None:
     """Run (or resume) an experiment: train teacher and students, evaluate them, store the results.
@@ -126,7 +140,9 @@ def experiment(
     except ModuleNotFoundError as missing:
         _fail(f"{missing.name} is not installed: pip install 'kdtheory[students]'", 1)
     try:
-        runs = experiment.run(profiles.get(profile.value), folder, tune=tune)
+        runs = experiment.run(
+            profiles.get(profile.value), folder, seeds=_numbers(seeds), losses=_listed(losses), tune=tune
+        )
     except (ValueError, WorkerError) as error:
         _fail(error, 1)
     console = _console()

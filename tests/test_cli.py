@@ -148,6 +148,26 @@ def test_a_damaged_experiment_ends_with_1(invoke, tmp_path, monkeypatch):
     assert "is truncated" in shown.output
 
 
+def test_an_experiment_gets_the_seeds_and_losses_asked_for(invoke, tmp_path, monkeypatch):
+    from kdtheory.students import experiment
+
+    asked = {}
+
+    def run(profile, out, **options):
+        asked.update(options)
+        raise ValueError("seen enough")
+
+    monkeypatch.setattr(experiment, "run", run)
+    invoke("experiment", "students", "--out", str(tmp_path), "--seeds", "3, 5", "--losses", "fkl,w1")
+    assert (asked["seeds"], asked["losses"]) == ([3, 5], ["fkl", "w1"])
+
+
+def test_a_seed_that_is_no_number_ends_with_2(invoke, tmp_path):
+    shown = invoke("experiment", "students", "--out", str(tmp_path), "--seeds", "0,one")
+    assert shown.exit_code == 2
+    assert "entry 1 is 'one'" in shown.output
+
+
 @pytest.mark.parametrize(("agrees", "status"), [(True, 0), (False, 1)])
 def test_reproduce_ends_with_1_on_a_contradiction(invoke, tmp_path, monkeypatch, agrees, status):
     from kdtheory import reproduce
