@@ -101,6 +101,17 @@ def test_a_kill_between_steps_loses_only_the_step_it_hit(bench):
     assert bench.run() == "up to date"
 
 
+def test_two_at_once_are_refused(tmp_path):
+    with steps.alone(tmp_path) as first, steps.alone(tmp_path) as second:
+        assert (first, second) == (True, False)
+    text = io.StringIO()
+    with steps.alone(tmp_path):
+        assert reproduce.reproduce(tmp_path, profile="smoke", console=Console(file=text, width=200)) is False
+    assert "another process is rebuilding" in text.getvalue()
+    with steps.alone(tmp_path) as again:
+        assert again
+
+
 def test_checkpoints_made_by_other_code_are_dropped(tmp_path):
     work, marker = tmp_path / "work", tmp_path / "marker.json"
     assert not steps.forget_unless(marker, "code 1", work)  # nothing there yet

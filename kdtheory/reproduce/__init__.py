@@ -80,7 +80,15 @@ def reproduce(out: Path, *, profile: str | Profile = "cpu", console: Console | N
     from kdtheory.students import profiles
 
     chosen = profiles.get(profile) if isinstance(profile, str) else profile
-    todo = plan(places, chosen, console)
+    with steps.alone(places.out) as free:
+        if free:
+            return _reproduce(places, chosen, console)
+    console.print(f"[red]error[/]: another process is rebuilding {places.out}: wait for it, or choose another folder")
+    return False
+
+
+def _reproduce(places: Places, profile: Profile, console: Console) -> bool:
+    todo = plan(places, profile, console)
     outcomes = steps.run(todo, steps.Ledger(places.out / "stamps", places.out), console)
     contradicted = report(places, console)
     failed = [name for name, outcome in outcomes.items() if outcome == "failed"]

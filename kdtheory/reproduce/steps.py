@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -90,6 +92,19 @@ class Ledger:
             return float(store.read_json(self.path(step))["seconds"])
         except (store.StoredFileError, KeyError):
             return step.seconds
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[bool]:
+    """Whether no other process is at work in this folder; the lock ends with the process that holds it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+        else:
+            yield True
 
 
 def run(steps: Sequence[Step], ledger: Ledger, console: Console) -> dict[str, Outcome]:
