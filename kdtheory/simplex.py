@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import log_softmax, softmax
+from scipy import special
 
 Array = NDArray[np.float64]
 __all__ = [
@@ -32,6 +32,16 @@ class Pair(NamedTuple):
     student_logits: Array
 
 
+def softmax(logits: ArrayLike, axis: int = -1) -> Array:
+    """Probabilities from logits, -inf allowed. Shapes (..., V) -> (..., V); unlike SciPy's, over tokens by default."""
+    return special.softmax(np.asarray(logits, dtype=np.float64), axis=axis)
+
+
+def log_softmax(logits: ArrayLike, axis: int = -1) -> Array:
+    """Logarithm of `softmax`, without underflow."""
+    return special.log_softmax(np.asarray(logits, dtype=np.float64), axis=axis)
+
+
 def logits_of(p: ArrayLike) -> Array:
     """Logits whose softmax is p: log p, -inf at zeros. Shapes (..., V) -> (..., V)."""
     p = np.asarray(p, dtype=np.float64)
@@ -48,7 +58,7 @@ def project_to_tangent(vector: ArrayLike) -> Array:
 
 def softmax_jacobian(logits: ArrayLike) -> Array:
     """∂q_i/∂z_j = q_i(δ_ij - q_j): symmetric, zero row sums. Shapes (..., V) -> (..., V, V)."""
-    q = softmax(np.asarray(logits, dtype=np.float64), axis=-1)
+    q = softmax(logits)
     return q[..., :, None] * (np.eye(q.shape[-1]) - q[..., None, :])
 
 
