@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from kdtheory.divergences import logspace
@@ -37,28 +36,26 @@ class W1(Loss):
 
     def per_position(self, log_p: Tensor, log_q: Tensor) -> Tensor:
         if closed_forms.known(self.cost):
-            return closed_forms.value(self.cost, self._difference(log_p, log_q))
+            return closed_forms.value(self.cost, self._difference(logspace.LogPair(log_p, log_q)))
         return self._exact(log_p, log_q)[0]
 
     def value_and_gradient(self, log_p: Tensor, log_q: Tensor) -> tuple[Tensor, Tensor]:
+        pair = logspace.LogPair(log_p, log_q)
         if closed_forms.known(self.cost):
-            value, g = closed_forms.value_and_potential(self.cost, self._difference(log_p, log_q))
+            value, g = closed_forms.value_and_potential(self.cost, self._difference(pair))
         else:
             value, g = self._exact(log_p, log_q)
         # a constant in g cancels; without it the products of the dominating token are exact zeros
         g = g - g.gather(-1, log_q.argmax(-1, keepdim=True))
-        return value, logspace.centred(logspace.LogPair(log_p, log_q), g)
+        return value, logspace.centred(pair, g)
 
-    def _difference(self, log_p: Tensor, log_q: Tensor) -> Tensor:
-        """Difference q - p to full relative accuracy in r = log p/q, with half the exponentials of `LogPair`'s."""
-        check_vocabulary(self.cost, log_q.shape[-1], "student_logits")
-        log_top = torch.maximum(log_p, log_q)
-        r = logspace.LogPair(log_p, log_q).log_ratio
-        difference = log_top.exp() * torch.expm1(-r.abs()) * torch.sign(r)
-        return closed_forms.balanced(difference, log_top.argmax(-1, keepdim=True))
+    def _difference(self, pair: logspace.LogPair) -> Tensor:
+        """q - p, made to sum to 0 in each row."""
+        check_vocabulary(self.cost, pair.log_q.shape[-1], "student_logits")
+        return closed_forms.balanced(pair.difference, pair.top.argmax(-1, keepdim=True))
 
     def _exact(self, log_p: Tensor, log_q: Tensor) -> tuple[Tensor, Tensor]:
         """Value and potential by the network simplex, in float64 whatever came in."""
-        p, q, difference = log_p.double().exp(), log_q.double().exp(), self._difference(log_p.double(), log_q.double())
-        value, _, _, _, g = solve_rows(p, q, difference, self.cost)
+        pair = logspace.LogPair(log_p.double(), log_q.double())
+        value, _, _, _, g = solve_rows(pair.p, pair.q, self._difference(pair), self.cost)
         return value.to(log_q.dtype), g.to(log_q.dtype)
