@@ -3,6 +3,7 @@
 # make figures    publish: verdicts, figures, tables, generated text
 # make notebooks  publish: execute the notebooks in place and store their outputs
 # make bench      benchmarks in full
+# make mutants    break formulas on purpose and report which checks notice
 # make clean      remove build/ and caches (not the environment)
 #
 # TORCH_INDEX=https://download.pytorch.org/whl/cpu installs the CPU build of torch; PYTHON chooses another interpreter.
@@ -18,7 +19,7 @@ export TOKENIZERS_PARALLELISM := false
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := all
-.PHONY: all test lint types unit notebooks-check verify bench bench-check notebooks figures clean
+.PHONY: all test lint types unit notebooks-check verify bench bench-check mutants notebooks figures clean
 .NOTPARALLEL:
 
 all: $(READY)
@@ -53,6 +54,9 @@ bench-check: $(READY)
 
 bench: $(READY)
 	python -m tests.benchmarks
+
+mutants: $(READY)
+	python -m tests.mutations
 
 notebooks: $(READY)
 	python -c 'from kdtheory.reproduce import notebooks; notebooks.in_place()'

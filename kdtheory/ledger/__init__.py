@@ -1,6 +1,6 @@
 """Claims, the evidence for them, and the verdicts that the evidence computes."""
 
-from kdtheory.ledger import exact, experiments, numeric, symbolic
+from kdtheory.ledger import exact, experiments, interval, numeric, symbolic
 from kdtheory.ledger.claim import REGISTRY, Claim, Definition, RegistrationError, Registry, claim, definition
 from kdtheory.ledger.evidence import GENERAL, INSTANCE, SCALAR, Evidence
 from kdtheory.ledger.proofs import Anchor, proof
@@ -25,6 +25,7 @@ __all__ = [
     "definition",
     "exact",
     "experiments",
+    "interval",
     "numeric",
     "proof",
     "run",
