@@ -1,4 +1,4 @@
-"""The command line. Only typer and rich are imported at the top, so that `kdtheory --help` answers at once."""
+"""The command line. Nothing heavy is imported at the top, so that `kdtheory --help` answers at once."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -8,6 +8,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from kdtheory.students import controlled
+
 app = typer.Typer(
     name="kdtheory",
     no_args_is_help=True,
@@ -16,7 +18,7 @@ app = typer.Typer(
 )
 
 
-EXPERIMENTS = ("students",)
+EXPERIMENTS = ("students", *controlled.NAMES)
 
 
 class Profile(StrEnum):
@@ -118,35 +120,42 @@ def _numbers(text: str) -> list[int]:
 
 @app.command()
 def experiment(
-    id: Annotated[str, typer.Argument(metavar="ID", help="Which experiment: students.")],
+    id: Annotated[str, typer.Argument(metavar="ID", help=f"Which experiment: {', '.join(EXPERIMENTS)}.")],
     profile: Annotated[Profile, typer.Option(help="smoke: under a minute; cpu: minutes; gpu: hours.")] = Profile.cpu,
     out: Annotated[Path | None, typer.Option(help="Default: build/ID/PROFILE.", show_default=False)] = None,
     seeds: Annotated[str, typer.Option(help="Training seeds, as 0,1,2. Default: the profile's.")] = "",
     losses: Annotated[str, typer.Option(help="Losses, as fkl,rkl,w1. Default: the profile's.")] = "",
     tune: Annotated[bool, typer.Option("--tune", help="First choose each loss's learning rate on validation.")] = False,
 ) -> None:
-    """Run (or resume) an experiment: train teacher and students, evaluate them, store the results.
+    """Run (or resume) an experiment: train students, evaluate them, store the results.
 
-    Reads the corpus (source and documentation of the running Python) and what an earlier run left in OUT. Writes
-    results, curves, decisions and provenance to OUT, and checkpoints to OUT/work. Exit status 1 if a stored file is
-    damaged or a worker died, 2 if there is no such experiment.
+    Reads what an earlier run left in OUT and, for the experiment on real text (students), the corpus (source and
+    documentation of the running Python). Writes results, curves, decisions and provenance to OUT, and what it resumes
+    from to OUT/work. Exit status 1 if a stored file is damaged or a worker died, 2 if there is no such experiment, or
+    it has no such profile or option.
     """
     if id not in EXPERIMENTS:
         _fail(f"no experiment is called {id!r}; there is: {', '.join(EXPERIMENTS)}", 2)
+    if id in controlled.NAMES and (tune or profile is Profile.gpu):
+        _fail(f"{id} has fixed learning rates and the profiles smoke and cpu: leave out --tune and --profile gpu", 2)
     folder = out or Path("build") / id / profile.value
+    chosen: dict[str, list] = {"seeds": _numbers(seeds), "losses": _listed(losses)}
     try:
-        from kdtheory.students import evaluate, experiment, profiles
+        from kdtheory.students import experiment, profiles
         from kdtheory.students.sweep import WorkerError
     except ModuleNotFoundError as missing:
         _fail(f"{missing.name} is not installed: pip install 'kdtheory[students]'", 1)
     try:
-        runs = experiment.run(
-            profiles.get(profile.value), folder, seeds=_numbers(seeds), losses=_listed(losses), tune=tune
-        )
+        if id in controlled.NAMES:
+            runs, by = controlled.run(id, profile.value, folder, **chosen), ["condition", "loss"]
+        else:
+            runs, by = experiment.run(profiles.get(profile.value), folder, tune=tune, **chosen), ["loss"]
     except (ValueError, WorkerError) as error:
         _fail(error, 1)
     console = _console()
-    console.print(runs.results.groupby("loss", sort=False)[list(evaluate.METRICS)].mean().round(4).to_string())
+    means = runs.results.groupby(by, sort=False).mean(numeric_only=True)
+    hidden = ["seed", "learning_rate", "steps", "steps_per_second"]
+    console.print(means.drop(columns=hidden, errors="ignore").round(4).to_string(), soft_wrap=True)
     kind = "a pilot" if runs.decisions["pilot"] else "confirmatory"
     console.print(f"{runs.decisions['seeds']} seeds ({kind}); results and decisions are in {folder}", soft_wrap=True)
 

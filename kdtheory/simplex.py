@@ -1,4 +1,8 @@
-"""The probability simplex seen through softmax: charts, tangent vectors, distances, families of test points."""
+"""The multinomial manifold: softmax as a chart, tangent vectors, Fisher-Rao, e- and m-geodesics, test points.
+
+A point is a vector of probabilities, shape (..., V); a tangent vector v at it sums to zero, the velocity of a curve of
+points. The Fisher metric is <u, v>_p = Σ u v / p, and p -> 2 √p carries it to the sphere of radius 2 (chapter 04).
+"""
 
 from __future__ import annotations
 
@@ -10,12 +14,23 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
 Array = NDArray[np.float64]
+_SUM_TOLERANCE = 1e-6  # what float32 probabilities over 20,000 tokens can miss
 __all__ = [
     "Pair",
+    "centred_logits",
+    "e_geodesic",
+    "exit_time",
     "families",
+    "fisher_exp",
+    "fisher_geodesic",
+    "fisher_inner",
+    "fisher_log",
+    "fisher_projection",
     "fisher_rao",
     "log_softmax",
     "logits_of",
+    "m_geodesic",
+    "natural_gradient",
     "project_to_tangent",
     "saturated",
     "softmax",
@@ -50,6 +65,17 @@ def logits_of(p: ArrayLike) -> Array:
     return out
 
 
+def centred_logits(p: ArrayLike) -> Array:
+    """Inverse of the chart softmax: the logits of p that sum to zero, log p minus its mean. Shapes (..., V) -> same.
+
+    Raises
+    ------
+    ValueError
+        If p has a zero: only the open simplex has logits.
+    """
+    return project_to_tangent(np.log(_open(p)))
+
+
 def project_to_tangent(vector: ArrayLike) -> Array:
     """Orthogonal projection onto the tangent space Σ v = 0 of the simplex. Shapes (..., V) -> (..., V)."""
     v = np.asarray(vector, dtype=np.float64)
@@ -69,6 +95,147 @@ def fisher_rao(p: ArrayLike, q: ArrayLike) -> Array:
     """
     chord = np.linalg.norm(np.sqrt(np.asarray(p, float)) - np.sqrt(np.asarray(q, float)), axis=-1)
     return 4 * np.arcsin(np.clip(chord / 2, 0, 1))
+
+
+def fisher_inner(u: ArrayLike, v: ArrayLike, p: ArrayLike) -> Array:
+    """Fisher metric Σ u v / p of tangent vectors at p > 0. Shapes (..., V) three times -> (...)."""
+    return (np.asarray(u, float) * np.asarray(v, float) / _open(p)).sum(-1)
+
+
+def fisher_projection(vector: ArrayLike, p: ArrayLike) -> Array:
+    """Projection onto Σ v = 0 that is orthogonal for Σ u v / p: v - p Σ v. Shapes (..., V), (..., V) -> (..., V)."""
+    v = np.asarray(vector, dtype=np.float64)
+    return v - _open(p) * v.sum(axis=-1, keepdims=True)
+
+
+def fisher_geodesic(p: ArrayLike, q: ArrayLike, t: ArrayLike) -> Array:
+    """Point at time t in [0, 1] of the shortest Fisher-Rao curve from p to q: a great circle in √p. Zeros allowed.
+
+    Parameters
+    ----------
+    p, q : array_like, shape (..., V)
+    t : array_like, shape (...)
+        Broadcasts against the batch of p and q: shape (T,) with p, q of shape (V,) gives (T, V).
+    """
+    p, q, t = _closed(p, "p"), _closed(q, "q"), _times(t)
+    angle = fisher_rao(p, q)[..., None] / 2
+    root = ((1 - t) * _sinc((1 - t) * angle) * np.sqrt(p) + t * _sinc(t * angle) * np.sqrt(q)) / _sinc(angle)
+    return root**2
+
+
+def fisher_exp(p: ArrayLike, v: ArrayLike) -> Array:
+    """Where the Fisher-Rao geodesic from p > 0 with velocity v is at time 1. Shapes (..., V), (..., V) -> (..., V).
+
+    Raises
+    ------
+    ValueError
+        If v is not tangent, or if the geodesic has left the open simplex by then (see `exit_time`).
+    """
+    p, v = _open(p), _tangent(v)
+    left = exit_time(p, v)
+    if np.any(left <= 1):
+        where = tuple(int(i) for i in np.argwhere(left <= 1)[0])
+        token = int(np.argmin(np.broadcast_to(v / p, np.broadcast_shapes(p.shape, v.shape))[where]))
+        raise ValueError(
+            f"v is too long: the geodesic reaches the boundary, token {token}, at time {left[where]:.6g}"
+            f"{f' (row {where})' if where else ''}; scale v below exit_time(p, v)"
+        )
+    angle = np.sqrt(fisher_inner(v, v, p))[..., None] / 2
+    return p * (np.cos(angle) + _sinc(angle) * v / p / 2) ** 2
+
+
+def exit_time(p: ArrayLike, v: ArrayLike) -> Array:
+    """Time at which the Fisher-Rao geodesic from p > 0 with velocity v meets the boundary; inf for v = 0.
+
+    Less than π/|v|, whatever v is: the open simplex is not geodesically complete. Shapes (..., V), (..., V) -> (...).
+    """
+    p, v = _open(p), _tangent(v)
+    speed = np.sqrt(fisher_inner(v, v, p))
+    steepest = (-v / p).max(axis=-1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(speed > 0, 2 / speed * np.arctan(speed / steepest), np.inf)
+
+
+def fisher_log(p: ArrayLike, q: ArrayLike) -> Array:
+    """Velocity at p > 0 of the shortest curve to q: `fisher_exp(p, fisher_log(p, q))` is q. q may have zeros.
+
+    Shapes (..., V), (..., V) -> (..., V). Written so that nothing cancels when q is near p.
+    """
+    p, q = _open(p), _closed(q, "q")
+    angle = fisher_rao(p, q)[..., None] / 2
+    towards = np.sqrt(p) * (q - p) / (np.sqrt(p) + np.sqrt(q)) + 2 * p * np.sin(angle / 2) ** 2
+    return 2 * towards / _sinc(angle)
+
+
+def m_geodesic(p: ArrayLike, q: ArrayLike, t: ArrayLike) -> Array:
+    """Mixture (1 - t) p + t q at time t in [0, 1]: straight in probabilities. Shapes as in `fisher_geodesic`."""
+    p, q, t = _closed(p, "p"), _closed(q, "q"), _times(t)
+    return (1 - t) * p + t * q
+
+
+def e_geodesic(p: ArrayLike, q: ArrayLike, t: ArrayLike) -> Array:
+    """Point ∝ p^(1-t) q^t: straight in logits. p, q > 0; any real t. Shapes as in `fisher_geodesic`."""
+    s = np.asarray(t, dtype=np.float64)[..., None]
+    return softmax((1 - s) * np.log(_open(p, "p")) + s * np.log(_open(q, "q")))
+
+
+def natural_gradient(q: ArrayLike, *, slope: ArrayLike | None = None, logit_gradient: ArrayLike | None = None) -> Array:
+    """Natural gradient in the logits, with mean zero under q: g - Σ q g, from slopes g = ∂D/∂q or from q (g - Σ q g).
+
+    Shapes (..., V), (..., V) -> (..., V). Times q it is the natural gradient as a tangent vector of the simplex.
+
+    Raises
+    ------
+    ValueError
+        If not exactly one of slope and logit_gradient is given, or q has a zero.
+    """
+    q = _open(q, "q")
+    if (slope is None) == (logit_gradient is None):
+        raise ValueError("natural_gradient needs slope= or logit_gradient=, and not both")
+    g = np.asarray(slope, float) if logit_gradient is None else np.asarray(logit_gradient, float) / q
+    return g - (q * g).sum(axis=-1, keepdims=True)
+
+
+def _sinc(x: Array) -> Array:
+    """Sin x / x, 1 at 0."""
+    return np.sinc(x / np.pi)
+
+
+def _closed(p: ArrayLike, name: str = "p") -> Array:
+    """The argument as probabilities, zeros allowed."""
+    p = np.asarray(p, dtype=np.float64)
+    if p.ndim == 0 or not np.all(p >= 0):
+        where = np.argwhere(~(p >= 0))
+        raise ValueError(f"{name}{where[0].tolist() if p.ndim else ''} is not a probability: entries are >= 0")
+    worst = np.abs(p.sum(axis=-1) - 1).max(initial=0.0)
+    if not worst <= _SUM_TOLERANCE:
+        raise ValueError(f"{name} sums to 1 up to {worst:.3g}: divide each row by its sum")
+    return p
+
+
+def _open(p: ArrayLike, name: str = "p") -> Array:
+    """The argument as probabilities, all positive."""
+    p = _closed(p, name)
+    if not np.all(p > 0):
+        where = np.argwhere(p <= 0)[0].tolist()
+        raise ValueError(f"{name}{where} = 0 lies on the boundary of the simplex: this needs full support")
+    return p
+
+
+def _tangent(v: ArrayLike) -> Array:
+    """The argument as tangent vectors."""
+    v = np.asarray(v, dtype=np.float64)
+    if not np.all(np.abs(v.sum(axis=-1)) <= _SUM_TOLERANCE * np.abs(v).sum(axis=-1)):
+        raise ValueError("v is not tangent to the simplex: it must be finite and sum to 0; see fisher_projection")
+    return v
+
+
+def _times(t: ArrayLike) -> Array:
+    """Times in [0, 1] with an axis for the tokens."""
+    t = np.asarray(t, dtype=np.float64)
+    if not np.all((t >= 0) & (t <= 1)):
+        raise ValueError("t must lie in [0, 1]: between p and q; fisher_exp continues beyond q")
+    return t[..., None]
 
 
 def zipf(size: int, exponent: float = 1.0) -> Array:

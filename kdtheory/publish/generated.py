@@ -224,6 +224,14 @@ def student_setting(data: Path, _: str) -> str:
     return "\n".join(lines)
 
 
+@block("table")
+def published_table(data: Path, name: str) -> str:
+    """The table of this name (`kdtheory figures NAME`), as Markdown."""
+    if name not in figures.load():
+        raise ValueError(f"generated:table: no table is called {name!r}")
+    return tables.to_markdown(_table(name, data))
+
+
 def _table(name: str, data: Path) -> pd.DataFrame:
     plot = figures.load()[name]
     return plot.draw(plot.data.load(data))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from kdtheory.students import EXPERIMENT, statistics, store
 from kdtheory.students.evaluate import METRICS
 
 MANIFEST = "manifest.json"
+Decide = Callable[[pd.DataFrame, pd.DataFrame], dict[str, Any]]
 FILES = ("results.csv", "curves.csv", "decisions.json", "provenance.json")
 
 
@@ -50,11 +51,26 @@ def save(out: Path, facts: Sequence[dict[str, Any]], provenance: dict[str, Any])
     curves = pd.DataFrame(
         [{"loss": run["loss"], "seed": run["seed"], **point} for run in facts for point in run["curve"]]
     )
-    # what is decided is what is stored: the decisions are computed from the rounded numbers
+    return write(out, results, curves, decide, provenance)
+
+
+def write(out: Path, results: pd.DataFrame, curves: pd.DataFrame, decide: Decide, provenance: dict[str, Any]) -> Runs:
+    """Write the files of a stored run and their manifest.
+
+    Parameters
+    ----------
+    out : Path
+        Folder.
+    results, curves : DataFrame
+        One row per run, and one per run and evaluated step.
+    decide : callable
+        (results, curves) -> decisions. What is decided is what is stored: it sees the rounded numbers.
+    provenance : dict
+        With ``settings_sha256``, the key of the manifest.
+    """
     texts = {"results.csv": _csv(results), "curves.csv": _csv(curves)}
     results, curves = (_read_csv(texts[name]) for name in ("results.csv", "curves.csv"))
-    decisions = decide(results, curves)
-    texts["decisions.json"] = _json(decisions)
+    texts["decisions.json"] = _json(decide(results, curves))
     texts["provenance.json"] = _json(provenance)
     for name, text in texts.items():
         store.write_bytes(out / name, text.encode())
@@ -94,7 +110,7 @@ def load(path: Path) -> Runs:
         if store.digest(content) != manifest.get(name):
             raise store.StoredFileError(
                 f"{file} is missing, truncated or altered (sha256 differs from {MANIFEST}); it is not used: "
-                "restore it, or run `kdtheory experiment students` again"
+                "restore it, or run the experiment again"
             )
         texts[name] = content.decode()
     results, curves = (_read_csv(texts[name]) for name in ("results.csv", "curves.csv"))

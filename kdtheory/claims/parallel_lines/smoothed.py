@@ -14,15 +14,15 @@ from scipy.stats import norm
 from kdtheory.claims.parallel_lines.lines import JS, PROOF, attempt_partition, slope_away_from_zero, theta
 from kdtheory.ledger import Anchor, Evidence, Verdict, claim, exact, numeric, symbolic
 
-_x, _s = sp.Symbol("x", real=True), sp.Symbol("s", positive=True)
+_x, width = sp.Symbol("x", real=True), sp.Symbol("s", positive=True)
 _SMOOTHED = Anchor("01_parallel_lines#smoothed", sha256="197c6ef5226eb659")
 
 
 @cache
-def _gaussian_kl() -> sp.Expr:
+def gaussian_kl() -> sp.Expr:
     """KL(N(0, s²), N(θ, s²)) by integrating the densities."""
-    density = sp.exp(-(_x**2) / (2 * _s**2)) / sp.sqrt(2 * sp.pi * _s**2)
-    return sp.simplify(sp.integrate(density * ((_x - theta) ** 2 - _x**2) / (2 * _s**2), (_x, -sp.oo, sp.oo)))
+    density = sp.exp(-(_x**2) / (2 * width**2)) / sp.sqrt(2 * sp.pi * width**2)
+    return sp.simplify(sp.integrate(density * ((_x - theta) ** 2 - _x**2) / (2 * width**2), (_x, -sp.oo, sp.oo)))
 
 
 @claim(
@@ -39,7 +39,7 @@ def _gaussian_kl() -> sp.Expr:
 )
 def no_usable_gradient() -> list[Evidence]:
     """Constant or infinite for the lines; θ/s² for blurred lines, however small s is."""
-    slope = sp.diff(_gaussian_kl(), theta)
+    slope = sp.diff(gaussian_kl(), theta)
     at = {"theta": "1/10", "s": "1/10"}
     return [
         exact.check(slope_away_from_zero(JS), "==", 0, role="inside condition", says="d JS/dθ at θ = 1/10"),
@@ -52,7 +52,7 @@ def no_usable_gradient() -> list[Evidence]:
 @no_usable_gradient.control
 def _() -> Evidence:
     """A gradient of the blurred KL that is independent of s must not pass."""
-    return symbolic.identity(sp.diff(_gaussian_kl(), theta), theta, says="d KL/dθ = θ")
+    return symbolic.identity(sp.diff(gaussian_kl(), theta), theta, says="d KL/dθ = θ")
 
 
 def _slopes(theta: float, s: float, h: float) -> dict[str, float]:
@@ -113,7 +113,7 @@ def _attempt_blurred(js_factor: float) -> Evidence:
 def smoothed() -> list[Evidence]:
     """Blurring cures KL and leaves JS and TV with a gradient that dies like exp(-θ²/8s²)."""
     return [
-        symbolic.identity(_gaussian_kl(), theta**2 / (2 * _s**2), says="KL by integrating the densities"),
+        symbolic.identity(gaussian_kl(), theta**2 / (2 * width**2), says="KL by integrating the densities"),
         _attempt_blurred(0.25),
     ]
 

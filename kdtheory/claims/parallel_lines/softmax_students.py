@@ -11,7 +11,7 @@ from scipy.special import expit, log_softmax, rel_entr
 from kdtheory.divergences import FACTORIES
 from kdtheory.ledger import Anchor, Evidence, Verdict, claim, definition, exact, numeric
 
-_SOFTMAX = Anchor("01_parallel_lines#softmax-students", sha256="3ef54ef47c2bd38f")
+_SOFTMAX = Anchor("01_parallel_lines#softmax-students", sha256="b8a82cd04174ff83")
 
 definition(
     "parallel_lines.manifold-hypothesis",

@@ -1,0 +1,138 @@
+"""What a controlled experiment is made of. All of it is fixed before the runs, and all of it goes into their keys."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from kdtheory.students.store import digest
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Decide = Callable[["pd.DataFrame", "pd.DataFrame"], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One training run: a condition, a loss, a seed (of teacher, contexts and initial weights alike)."""
+
+    condition: str
+    loss: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """A file-system name, e.g. ``gap-3_fkl+w1_s0``."""
+        return f"{self.condition}_{self.loss}_s{self.seed}"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one training run leaves.
+
+    Attributes
+    ----------
+    metrics : dict of str to float
+        One number each; NaN where there is none (a censored time says so in a metric of its own).
+    curve : list of dict
+        ``step`` (from 0), ``objective`` (the mean of the loss that is minimised), and other metrics at that step.
+    """
+
+    metrics: dict[str, float]
+    curve: list[dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Condition:
+    """Settings (a frozen dataclass of plain values) and the losses that are run under them."""
+
+    settings: Any
+    losses: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A size of an experiment: its conditions by name, and its seeds."""
+
+    name: str
+    conditions: Mapping[str, Condition]
+    seeds: tuple[int, ...] = tuple(range(10))
+
+    def __post_init__(self) -> None:
+        if not self.seeds or len(set(self.seeds)) != len(self.seeds):
+            raise ValueError(f"seeds = {self.seeds}: give at least one, each once")
+
+    def restricted(self, seeds: tuple[int, ...], losses: tuple[str, ...]) -> Profile:
+        """The same with other seeds and only these losses; empty means unchanged.
+
+        Raises
+        ------
+        ValueError
+            If a loss is in no condition; the message lists those that are.
+        """
+        known = list(dict.fromkeys(loss for item in self.conditions.values() for loss in item.losses))
+        if unknown := [loss for loss in losses if loss not in known]:
+            raise ValueError(f"losses: {unknown[0]!r} is unknown here; known: {', '.join(known)}")
+        wanted = losses or tuple(known)
+        kept = {
+            name: replace(item, losses=tuple(loss for loss in item.losses if loss in wanted))
+            for name, item in self.conditions.items()
+        }
+        kept = {name: item for name, item in kept.items() if item.losses}
+        return Profile(self.name, kept, tuple(seeds) or self.seeds)
+
+    def tasks(self) -> list[Task]:
+        """All runs, those that share an initial student one after the other."""
+        return [
+            Task(name, loss, seed)
+            for name, item in self.conditions.items()
+            for seed in self.seeds
+            for loss in item.losses
+        ]
+
+    def settings(self) -> dict[str, Any]:
+        """Everything that the numbers depend on, as plain values."""
+        return {name: {**asdict(item.settings), "losses": list(item.losses)} for name, item in self.conditions.items()}
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A registered experiment.
+
+    Attributes
+    ----------
+    id : str
+        Name on the command line and of the folder of its stored runs.
+    profiles : dict
+        Sizes by name: ``smoke`` (seconds) and ``cpu`` (what is published).
+    simulate : callable
+        (settings, loss, seed) -> `Outcome`; deterministic on one machine with one thread.
+    decide : callable
+        (results, curves) -> decisions; `results` has a row per task, `curves` one per task and step.
+    rule : dict
+        The numbers of the decision rules, stored with the decisions.
+    version : int
+        Raised when `simulate` changes, so that stored work is not taken for its result.
+    """
+
+    id: str
+    profiles: Mapping[str, Profile]
+    simulate: Callable[[Any, str, int], Outcome]
+    decide: Decide
+    rule: Mapping[str, float]
+    version: int = 1
+
+    def profile(self, name: str) -> Profile:
+        """The profile called `name`; ValueError if there is none."""
+        if name not in self.profiles:
+            raise ValueError(f"{self.id} has no profile {name!r}; there is: {', '.join(self.profiles)}")
+        return self.profiles[name]
+
+    def key(self, profile: Profile, task: Task) -> str:
+        """Sha256 over everything a task's numbers depend on."""
+        from importlib import metadata
+
+        settings = asdict(profile.conditions[task.condition].settings)
+        return digest([self.id, self.version, settings, task.loss, task.seed, metadata.version("torch")])

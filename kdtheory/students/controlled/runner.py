@@ -1,0 +1,140 @@
+"""Run a controlled experiment, task by task, and store it; a killed run continues, a second run does nothing."""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from kdtheory.students import provenance, published, statistics, store
+from kdtheory.students.controlled.design import Experiment, Profile, Task
+from kdtheory.students.progress import bars
+from kdtheory.students.published import Runs
+
+_LIBRARIES = ("torch", "numpy", "scipy", "statsmodels")
+
+
+def run(
+    experiment: Experiment,
+    profile: str,
+    out: Path,
+    *,
+    seeds: Sequence[int] = (),
+    losses: Sequence[str] = (),
+    progress: bool = True,
+) -> Runs:
+    """Run the experiment, or what is left of it, in this process and on one thread.
+
+    Parameters
+    ----------
+    experiment : Experiment
+        Such as ``kdtheory.students.controlled.get("low-rank")``.
+    profile : str
+        ``smoke`` or ``cpu``.
+    out : Path
+        Folder for results, curves, decisions, provenance and their manifest; a file per task goes to ``work``.
+    seeds, losses : sequence, optional
+        Instead of those of the profile.
+    progress : bool
+        A bar with the time left, on standard error.
+
+    Returns
+    -------
+    Runs
+        As stored.
+
+    Raises
+    ------
+    ValueError
+        If an argument does not fit.
+    StoredFileError
+        If the file of a finished task is damaged; the message names it and says what to do.
+    """
+    chosen = experiment.profile(profile).restricted(tuple(seeds), tuple(losses))
+    facts, tasks = [], chosen.tasks()
+    with bars(progress) as shown, _one_thread():
+        for done, task in enumerate(tasks):
+            shown.update(experiment.id, done, len(tasks))
+            facts.append(_result(experiment, chosen, task, out / "work"))
+        shown.update(experiment.id, len(tasks), len(tasks))
+    return _publish(experiment, chosen, facts, out)
+
+
+def _result(experiment: Experiment, profile: Profile, task: Task, folder: Path) -> dict[str, Any]:
+    """The stored facts of a task, computed and stored now if there are none."""
+    key = experiment.key(profile, task)
+    path = folder / f"{task.name}-{key[:12]}.json"
+    if path.exists():
+        return store.read_json(path, key=key)
+    start = time.process_time()
+    outcome = experiment.simulate(profile.conditions[task.condition].settings, task.loss, task.seed)
+    facts = {
+        "task": {"condition": task.condition, "loss": task.loss, "seed": task.seed},
+        "metrics": {name: _plain(value) for name, value in outcome.metrics.items()},
+        "curve": [{name: _plain(value) for name, value in point.items()} for point in outcome.curve],
+        "cpu_seconds": round(time.process_time() - start, 3),
+        "commit": provenance.commit(),
+    }
+    store.write_json(path, facts, key=key)
+    return facts
+
+
+def _publish(experiment: Experiment, profile: Profile, facts: Sequence[dict[str, Any]], out: Path) -> Runs:
+    results = pd.DataFrame([{**run["task"], **run["metrics"]} for run in facts])
+    curves = pd.DataFrame([{**run["task"], **point} for run in facts for point in run["curve"]])
+
+    def decide(results: pd.DataFrame, curves: pd.DataFrame) -> dict[str, Any]:
+        count = len(profile.seeds)
+        about = {"seeds": count, "pilot": count < statistics.CONFIRMATORY_SEEDS, "rule": dict(experiment.rule)}
+        return about | experiment.decide(results, curves)
+
+    return published.write(out, results, curves, decide, _provenance(experiment, profile, facts))
+
+
+def _provenance(experiment: Experiment, profile: Profile, facts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    command = f"kdtheory experiment {experiment.id} --profile {profile.name}"
+    usual = experiment.profiles[profile.name]
+    if profile.seeds != usual.seeds:
+        command += f" --seeds {','.join(map(str, profile.seeds))}"
+    if profile.settings() != usual.settings():
+        losses = dict.fromkeys(loss for item in profile.conditions.values() for loss in item.losses)
+        command += f" --losses {','.join(losses)}"
+    settings = {"name": profile.name, "seeds": list(profile.seeds), "conditions": profile.settings()}
+    return {
+        "experiment": experiment.id,
+        "version": experiment.version,
+        "command": command,
+        "settings": json.loads(json.dumps(settings)),
+        "settings_sha256": store.digest([experiment.version, profile.settings()]),
+        "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in _LIBRARIES}},
+        "commit": ", ".join(sorted({run["commit"] for run in facts})),
+        "device": platform.machine(),
+        "threads_per_process": 1,
+        "cpu_seconds": round(sum(run["cpu_seconds"] for run in facts), 1),
+    }
+
+
+def _plain(value: float) -> float | None:
+    """JSON has no NaN: a missing number is null."""
+    value = float(value)
+    return None if math.isnan(value) else value
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Results depend on the number of threads; one is also fastest at this size."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
