@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -139,7 +139,7 @@ def experiment(
     if id in controlled.NAMES and (tune or profile is Profile.gpu):
         _fail(f"{id} has fixed learning rates and the profiles smoke and cpu: leave out --tune and --profile gpu", 2)
     folder = out or Path("build") / id / profile.value
-    chosen: dict[str, list] = {"seeds": _numbers(seeds), "losses": _listed(losses)}
+    chosen: dict[str, Any] = {"seeds": _numbers(seeds), "losses": _listed(losses)}
     try:
         from kdtheory.students import experiment, profiles
         from kdtheory.students.sweep import WorkerError

@@ -12,7 +12,6 @@ library will do, and the whole vector of V logits is integrated: nothing is assu
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -26,6 +25,7 @@ from kdtheory.divergences import checks
 from kdtheory.divergences.logspace import LogPair
 from kdtheory.divergences.protocol import Loss
 from kdtheory.divergences.records import DivergenceLoss
+from kdtheory.simplex import log_softmax
 
 Array = NDArray[np.float64]
 Geometry = Literal["euclidean", "natural"]
@@ -75,18 +75,8 @@ def leaves(level: float = 0.5) -> Event:
 class Flow:
     """Where a flow ended.
 
-    Attributes
-    ----------
-    time : float
-        Of the event, located by root finding; the horizon if it did not happen.
-    logits : array, shape (V,)
-        The student there.
-    escaped : bool
-        Whether the event happened.
-    path : array, shape (times, V)
-        The student's logits at the times asked for by `at`, as far as the flow went.
-    evaluations : int
-        Of the gradient.
+    `time` of the event, located by root finding (the horizon if it did not happen), the student's `logits` (V,) there,
+    whether it `escaped`, the `path` (times, V) at the times asked for, and gradient `evaluations`.
     """
 
     time: float
@@ -125,8 +115,8 @@ class _Field:
             return -gradient
         if float(log_q.min()) < -_FARTHEST:
             raise ValueError(
-                f"natural gradient: token {int(log_q.argmin())} has log-probability {float(log_q.min()):.4g}, too small "
-                f"for float64; keep the student's logits within {_FARTHEST:g} nats of each other"
+                f"natural gradient: token {int(log_q.argmin())} has log-probability {float(log_q.min()):.4g}, too "
+                f"small for float64; keep the student's logits within {_FARTHEST:g} nats of each other"
             )
         return -gradient / log_q.exp()
 
@@ -146,7 +136,8 @@ def flow(
     """Follow the gradient flow, or the natural-gradient flow, of a loss until an event.
 
     An explicit Runge-Kutta method of order 8 with step control (`scipy.integrate.solve_ivp`, DOP853): the fields are
-    not stiff, and an implicit method would need a V × V matrix.
+    not stiff, and an implicit method would need a V × V matrix. ValueErrors name the argument that does not fit, and
+    the token at which the gradient is not finite.
 
     Parameters
     ----------
@@ -156,30 +147,21 @@ def flow(
         Teacher (-inf allowed) and the student's start (finite).
     until : Event, optional
         `reaches(token)` or `leaves()`; default `leaves()`. An event that holds at the start has time 0.
-    geometry : {"euclidean", "natural"}
     horizon : float
         Time at which to give up.
     at : array_like, shape (times,)
-        Increasing times in [0, horizon] at which to record the student in `Flow.path`.
+        Increasing times, below the horizon, at which to record the student in `Flow.path`.
     tolerance : float
-        Relative and absolute error of each logit per step.
+        Relative and absolute error of each logit per step. Times come out as well, but for float64's own resolution.
     max_evaluations : int
         RuntimeError beyond: a loss with kinks (total variation, W1) holds the flow in them once it has arrived.
-
-    Raises
-    ------
-    ValueError
-        If an argument does not fit, or the gradient at the start is not finite; the message names argument and index.
-    RuntimeError
-        If the integrator gives up.
     """
     field, start, event = _prepare(loss, teacher_logits, student_logits, until)
     _check_choice("geometry", geometry, ("euclidean", "natural"))
     times = _check_times(at, horizon)
-    for name, value in (("tolerance", tolerance), ("max_evaluations", max_evaluations)):
-        _check_positive(name, value)
+    _check_positive(tolerance=tolerance, max_evaluations=max_evaluations)
     _check_finite(loss, field.downhill(torch.from_numpy(start), geometry))
-    if event.margin(_log_softmax(start)) >= 0:
+    if event.margin(log_softmax(start)) >= 0:
         return Flow(0.0, start, True, start[None][: int(np.sum(times == 0))], 0)
     calls = 0
 
@@ -194,20 +176,13 @@ def flow(
         return field.downhill(torch.from_numpy(z), geometry).numpy()
 
     def crossing(_: float, z: Array) -> float:
-        return event.margin(_log_softmax(z))
+        return event.margin(log_softmax(z))
 
     crossing.terminal, crossing.direction = True, 1.0  # type: ignore[attr-defined]
     per_token = tolerance / np.sqrt(start.size)  # SciPy's norm is a mean over tokens, and often only one of them moves
-    found = solve_ivp(
-        velocity,
-        (0.0, horizon),
-        start,
-        method="DOP853",
-        rtol=per_token,
-        atol=per_token,
-        events=crossing,
-        t_eval=np.append(times, horizon),  # nothing else is kept: V = 20000 logits times every step would be a gigabyte
-    )
+    options = {"method": "DOP853", "rtol": per_token, "atol": per_token, "events": crossing}
+    kept = np.append(times, horizon)  # nothing else: V = 20000 logits times every step would be a gigabyte
+    found = solve_ivp(velocity, (0.0, horizon), start, t_eval=kept, **options)
     if not found.success:
         raise RuntimeError(f"{loss}: the integrator gave up: {found.message}")
     escaped = found.status == 1
@@ -233,40 +208,30 @@ def descend(
     Parameters
     ----------
     loss, teacher_logits, student_logits, until
-        As for `flow`.
+        As for `flow`, with the same ValueErrors.
     optimiser : {"sgd", "adam"}
-        "sgd" is z ← z - learning_rate · ∂D/∂z; "adam" is Adam with bias correction, as in PyTorch.
-    learning_rate : float
-    betas, epsilon
-        Adam's decay rates and its constant.
+        "sgd" is z ← z - learning_rate · ∂D/∂z; "adam" has bias correction, `betas` and `epsilon` as PyTorch's.
     max_steps : int
         After these the result is `escaped=False`.
-
-    Raises
-    ------
-    ValueError
-        As `flow` does.
     """
     field, start, event = _prepare(loss, teacher_logits, student_logits, until)
     _check_choice("optimiser", optimiser, ("sgd", "adam"))
-    for name, value in (("learning_rate", learning_rate), ("epsilon", epsilon), ("max_steps", max_steps)):
-        _check_positive(name, value)
+    _check_positive(learning_rate=learning_rate, epsilon=epsilon, max_steps=max_steps)
     if not (len(betas) == 2 and all(0 <= beta < 1 for beta in betas)):
         raise ValueError(f"betas = {betas!r}: two numbers in [0, 1)")
     z = torch.from_numpy(start.copy())
     _check_finite(loss, field.downhill(z, "euclidean"))
-    step = _Adam(z, learning_rate, betas, epsilon) if optimiser == "adam" else _sgd(z, learning_rate)
+    adam = _Adam(z, learning_rate, betas, epsilon)
     log_q = torch.log_softmax(z, -1)
     for count in range(max_steps):
         if event.margin(log_q) >= 0:
             return Descent(count, z.numpy(), True)
-        step(field.gradient(log_q))
+        if optimiser == "adam":
+            adam(field.gradient(log_q))
+        else:
+            z.sub_(field.gradient(log_q), alpha=learning_rate)
         log_q = torch.log_softmax(z, -1)
     return Descent(max_steps, z.numpy(), event.margin(log_q) >= 0)
-
-
-def _sgd(z: Tensor, learning_rate: float) -> Callable[[Tensor], Any]:
-    return lambda gradient: z.sub_(gradient, alpha=learning_rate)
 
 
 class _Adam:
@@ -311,13 +276,14 @@ def _check_choice(name: str, value: object, known: tuple[str, ...]) -> None:
         raise ValueError(f"{name} = {value!r}: one of {', '.join(map(repr, known))}")
 
 
-def _check_positive(name: str, value: float) -> None:
-    if not (isinstance(value, (int, float)) and np.isfinite(value) and value > 0):
-        raise ValueError(f"{name} = {value!r}: give a positive finite number")
+def _check_positive(**given: float) -> None:
+    for name, value in given.items():
+        if not (isinstance(value, (int, float)) and np.isfinite(value) and value > 0):
+            raise ValueError(f"{name} = {value!r}: give a positive finite number")
 
 
 def _check_times(at: ArrayLike, horizon: float) -> Array:
-    _check_positive("horizon", horizon)
+    _check_positive(horizon=horizon)
     times = np.asarray(at, dtype=np.float64)
     if times.ndim != 1 or not ((times >= 0) & (times < horizon)).all() or (np.diff(times) <= 0).any():
         raise ValueError("at: increasing times, shape (times,), from 0 up to (not including) the horizon")
@@ -332,7 +298,3 @@ def _check_finite(loss: Loss, velocity: Tensor) -> None:
             f"{loss}: the gradient at student_logits[{index}] is {-velocity[index].item()}: the divergence is infinite "
             "there. Give the teacher full support, or take a loss that stays finite"
         )
-
-
-def _log_softmax(z: Array) -> Array:
-    return torch.log_softmax(torch.from_numpy(np.ascontiguousarray(z)), -1).numpy()

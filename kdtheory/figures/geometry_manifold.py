@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import sympy as sp
 from matplotlib.figure import Figure
 
 from kdtheory import simplex
@@ -124,9 +125,11 @@ def geometry_geodesics(curves: pd.DataFrame) -> Figure:
     fig, axes = style.blank(style.DOUBLE_COLUMN, columns=2)
     colours = {"e": style.colour("rkl"), "Fisher-Rao": style.colour("hellinger2"), "m": style.colour("fkl")}
     left = curves[curves["panel"] == "geodesics"]
-    for (kind, number), rows in left.groupby(["curve", "number"], sort=False):
-        label = f"{kind}-geodesic" if len(kind) == 1 else f"{kind} geodesic"
-        axes[0].plot(*_plane(rows[["q1", "q2", "q3"]]), color=colours[kind], label=label if number == 0 else None)
+    for kind, colour in colours.items():
+        for number in range(len(PAIRS)):
+            rows = left[(left["curve"] == kind) & (left["number"] == number)]
+            label = f"{kind}-geodesic" if len(kind) == 1 else f"{kind} geodesic"
+            axes[0].plot(*_plane(rows[["q1", "q2", "q3"]]), color=colour, label=label if number == 0 else None)
     for law in np.reshape(PAIRS, (-1, 3)):
         axes[0].plot(*_plane(law), "o", color="0.2", markersize=3)
     right = curves[curves["panel"] == "powers"]
@@ -137,8 +140,8 @@ def geometry_geodesics(curves: pd.DataFrame) -> Figure:
         axes[1].plot(
             *_plane(rows[["q1", "q2", "q3"]]), color=colour, label=f"α = {power}" + (f", {word}" if word else "")
         )
-    for law, name in ((_START, "start"), (_END, "teacher")):
-        x, y = _plane(law)
+    for end, name in ((_START, "start"), (_END, "teacher")):
+        x, y = _plane(end)
         axes[1].plot(x, y, "o", color="0.2", markersize=3)
         axes[1].text(x + 0.06, y, name, ha="left", va="center", fontsize=7)
     for ax, title in zip(axes, ("straight in logits, √q and q", "straight in $q^α$: natural flows"), strict=True):
@@ -152,6 +155,8 @@ ZIPF = 1.2
 SIZES = (10, 20, 40, 80, 160, 320)
 EPSILONS = (0.3, 1.0, 3.0)
 _SHOWN = 160
+_PARALLEL = ("chi2", "fkl", "hellinger2")
+"""Any smooth f-divergence is a multiple of forward KL here: one above and one below stand for all."""
 
 
 def _costs(size: int) -> dict[str, Any]:
@@ -162,21 +167,23 @@ def _costs(size: int) -> dict[str, Any]:
 
 @computed("geometry_spectra.csv")
 def SPECTRA() -> pd.DataFrame:
-    """Columns cost ("none", "0-1", "line"), epsilon (0 for forward KL), V, p_min, rank, value: nonzero eigenvalues.
+    """Columns kind (a divergence, or the cost of S_ε), epsilon, V, p_min, rank, value: nonzero eigenvalues, ascending.
 
-    Of the logit Hessian at q = p, ascending, p Zipf with exponent 1.2.
+    Of the logit Hessian at q = p, p Zipf with exponent 1.2. epsilon is 0 for divergences.
     """
     from kdtheory.claims.geometry import smoothed
+    from kdtheory.divergences import RECORDS, derive
 
     rows = []
     for size in SIZES:
         p = simplex.zipf(size, ZIPF)
-        found = {("none", 0.0): np.linalg.eigvalsh(np.diag(p) - np.outer(p, p))[1:]}
+        fisher = np.linalg.eigvalsh(np.diag(p) - np.outer(p, p))[1:]
+        found = {(name, 0.0): float(sp.sympify(derive.curvature(RECORDS[name]))) * fisher for name in _PARALLEL}
         for cost, matrix in _costs(size).items():
             found |= {(cost, epsilon): smoothed.nonzero_eigenvalues(p, matrix, epsilon) for epsilon in EPSILONS}
-        for (cost, epsilon), values in found.items():
-            rows += [(cost, epsilon, size, p[-1], rank, value) for rank, value in enumerate(values, 1)]
-    return pd.DataFrame(rows, columns=["cost", "epsilon", "V", "p_min", "rank", "value"])
+        for (kind, epsilon), values in found.items():
+            rows += [(kind, epsilon, size, p[-1], rank, value) for rank, value in enumerate(values, 1)]
+    return pd.DataFrame(rows, columns=["kind", "epsilon", "V", "p_min", "rank", "value"])
 
 
 _SHADES = {"0-1": ("#b6d7a8", "#6aa84f", "#274e13"), "line": ("#f9cb9c", "#e69138", "#783f04")}
@@ -186,10 +193,12 @@ _SHADES = {"0-1": ("#b6d7a8", "#6aa84f", "#274e13"), "line": ("#f9cb9c", "#e6913
 def geometry_spectra(spectra: pd.DataFrame) -> Figure:
     """Logit Hessian at q = p on Zipf teachers: its spectrum at V = 160, and its least eigenvalue against p_min."""
     fig, axes = style.blank((7.0, 3.4), columns=2)
-    for (cost, epsilon), rows in spectra.groupby(["cost", "epsilon"], sort=False):
-        kl = cost == "none"
-        colour = style.colour("fkl") if kl else _SHADES[cost][EPSILONS.index(epsilon)]
-        label = "forward KL" if kl else f"$S_ε$, {cost} cost, ε = {epsilon:g}"
+    kinds = [(str(kind), float(epsilon)) for kind, epsilon in spectra[["kind", "epsilon"]].drop_duplicates().to_numpy()]
+    for kind, epsilon in kinds:
+        rows = spectra[(spectra["kind"] == kind) & (spectra["epsilon"] == epsilon)]
+        smooth = kind in _PARALLEL
+        colour = style.colour(kind) if smooth else _SHADES[kind][EPSILONS.index(epsilon)]
+        label = style.title(kind) if smooth else f"$S_ε$, {kind} cost, ε = {epsilon:g}"
         shown = rows[rows["V"] == _SHOWN].sort_values("rank", ascending=False)
         axes[0].plot(np.arange(1, _SHOWN), shown["value"], color=colour, label=label)
         least = rows[rows["rank"] == 1]

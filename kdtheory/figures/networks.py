@@ -145,7 +145,7 @@ def networks_advantage(comparisons: pd.DataFrame) -> Figure:
     return fig
 
 
-def _ratio(ax: Any, height: int, row: pd.Series) -> None:
+def _ratio(ax: Any, height: int, row: Any) -> None:
     """Interval and mean; an arrow where W1's time is only a lower bound, hollow where the factor 3 is undecided."""
     colour, bound = style.colour("w1"), row["censored"] > 0
     decided = row["decision"].removeprefix("pilot: ") != "undecided"
@@ -157,23 +157,22 @@ def _ratio(ax: Any, height: int, row: pd.Series) -> None:
 def networks_low_rank(comparisons: pd.DataFrame) -> Figure:
     """Students of rank 2 in each loss's own criterion: every other student minus the one trained on the criterion."""
     rows = comparisons[comparisons["family"] == "own"]
-    losses = list(dict.fromkeys(rows["reference"]))
-    fig, axes = style.blank((7.6, 5.4), len(_PLACES), len(_METRICS), sharey=True, sharex="col")
+    losses = [loss for loss in ("fkl", "rkl", "jsd", "tvd", "w1") if loss in set(rows["reference"])]
+    fig, axes = style.blank((7.6, 5.6), len(_PLACES), len(_METRICS), sharey=True)
     for line, ((condition, prefix), place) in zip(axes, _PLACES.items(), strict=True):
         for ax, (metric, label) in zip(line, _METRICS.items(), strict=True):
             chosen = rows[(rows["condition"] == condition) & (rows["metric"] == prefix + metric)]
             for _, row in chosen.iterrows():
                 _difference(ax, losses.index(row["reference"]), row)
-            ax.plot(0, losses.index(chosen["loss"].iloc[0]), "*", color=style.colour(chosen["loss"].iloc[0]))
-            ax.axvline(0, color="0.4", linewidth=0.6)
+            own = chosen["loss"].iloc[0]
+            ax.axvline(0, color="0.4", linewidth=0.6, zorder=0)
+            ax.plot(0, losses.index(own), "*", color=style.colour(own), markersize=9, zorder=5)
             ax.locator_params(axis="x", nbins=4)
-            if line is axes[-1]:
-                ax.set_xlabel(label, fontsize=7)
-            if line is axes[0]:
-                ax.set_title(f"minus {style.title(chosen['loss'].iloc[0])}'s ★", fontsize=7)
+            ax.set_xlabel(f"{label}\nminus {style.title(own)}'s", fontsize=7)
         line[0].set_ylabel(place, fontsize=7)
     axes[0, 0].set_yticks(range(len(losses)), [style.title(name) for name in losses])
     axes[0, 0].invert_yaxis()
+    fig.suptitle("star: trained on the criterion; right of 0: worse than that student; filled: decided", fontsize=8)
     return fig
 
 
@@ -225,7 +224,7 @@ def networks_advantage_ratios(comparisons: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(shown)
 
 
-def _words(row: pd.Series) -> str:
+def _words(row: Any) -> str:
     bound = "at least " if row["censored"] else ""
     return f"{bound}{row['ratio']:.3g} ({row['low']:.3g} to {row['high']:.3g}): {row['decision']}"
 

@@ -137,11 +137,14 @@ def _pull_back(i: int, j: int, radius: Any) -> Evidence:
 
 def _geodesic_equation(wave: Any) -> Evidence:
     """2 γ″/γ - (γ′/γ)², the Euler-Lagrange expression of ∫ Σ γ′²/γ under Σ γ = 1, must be the same for all tokens."""
-    a, b, t = sp.symbols("a b t", real=True)
-    curve = wave(a * sp.cos(t) + b * sp.sin(t))
-    euler = 2 * sp.diff(curve, t, 2) / curve - (sp.diff(curve, t) / curve) ** 2
+    r, dr = sp.symbols("r dr", positive=True)  # r = a cos t + b sin t, so that r' = dr and r'' = -r
+    curve, first = wave(r), sp.diff(wave(r), r)
+    second = sp.diff(first, r) * dr**2 - first * r
     return symbolic.identity(
-        sp.simplify(euler), sp.Integer(-4), role="attempted refutation", says="great circles satisfy Euler-Lagrange"
+        2 * second / curve - (first * dr / curve) ** 2,
+        sp.Integer(-4),
+        role="attempted refutation",
+        says="γ = r² with r″ = -r satisfies Euler-Lagrange",
     )
 
 

@@ -66,7 +66,7 @@ def nonzero_eigenvalues(p: Array, cost: Array, epsilon: float) -> Array:
     """
     values, vectors = spectrum(p, cost, epsilon)
     factor = np.sqrt(p)[:, None] * vectors * np.sqrt(epsilon * values / (1 - values**2))
-    return np.linalg.svd(factor, compute_uv=False)[::-1] ** 2
+    return np.asarray(np.linalg.svd(factor, compute_uv=False)[::-1] ** 2, dtype=np.float64)
 
 
 def relative(p: Array, q: Array, cost: Array, epsilon: float, *, steps: int = 20_000) -> float:

@@ -170,7 +170,7 @@ def _attempt_singular(truncated: bool = False) -> Evidence:
     proof=_TOPOLOGY,
 )
 def dimension_is_not_support() -> list[Evidence]:
-    """V = 2, a manifold of dimension 1: KL is finite, W1 is TV, and its gradient is the smaller one."""
+    """V = 2, dimension 1: KL is finite, W1 is TV, and at a sure mistake its gradient is the smaller one."""
     x = sp.Symbol("x", positive=True)
     q = x / (1 + x)  # q_1, at x = 9 equal to 9/10; teacher (1/3, 2/3)
     p = sp.Rational(1, 3)

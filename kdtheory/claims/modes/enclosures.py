@@ -17,7 +17,7 @@ from flint import acb, arb, ctx, fmpq
 
 BITS = 64
 _REACH = 16  # |Y| beyond which e^{-2|Y|} is put into the error bound
-_ACCURACY = arb(2) ** -26
+_ACCURACY = arb(2) ** -22
 
 Kernel = Callable[[Any], Any]  # of e^{-2y}, y >= 0
 

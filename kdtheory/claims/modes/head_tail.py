@@ -14,14 +14,15 @@ from kdtheory.claims.gradients import oracles
 from kdtheory.claims.modes.enclosures import number
 from kdtheory.ledger import Anchor, Evidence, Verdict, claim, definition, exact, interval, numeric
 
-_PROOF = Anchor("05_modes#head-and-tail", sha256="75e4329bc63206ab")
-_WEIGHTS = Anchor("05_modes#akl-weights", sha256="0d9ffae65bb4e71d")
+_PROOF = Anchor("05_modes#head-and-tail", sha256="0bef17bd56935059")
+_WEIGHTS = Anchor("05_modes#akl-weights", sha256="4f50dc780a1bbee4")
 _AKL = "lossdesigns, AKL slides; wu2024akl"
 
 definition(
     "modes.akl-weights",
     statement=r"AKL = \frac{g_{head}}{g_{head} + g_{tail}} FKL + \frac{g_{tail}}{g_{head} + g_{tail}} RKL,"
-    r" g = \sum |p - q| over the fewest tokens with teacher mass above one half (head) and over the others (tail); the weights are held"
+    r" g = \sum |p - q|"
+    r" over the fewest tokens with teacher mass above one half (head) and over the others (tail); the weights are held"
     r" constant in the gradient; at p = q they read 0/0, and are taken as one half each",
     source="lossdesigns, AKL slides; wu2024akl, Eqs. 9-11",
     rows=("S1-25",),

@@ -9,7 +9,7 @@ import numpy as np
 from kdtheory.claims.modes import fits
 from kdtheory.ledger import Anchor, Evidence, Verdict, claim, numeric
 
-_PROOF = Anchor("05_modes#location", sha256="3694e78d29fc792d")
+_PROOF = Anchor("05_modes#location", sha256="289e3590fce216da")
 _X = np.linspace(-30, 30, 6001)
 _STEP = _X[1] - _X[0]
 
@@ -57,8 +57,8 @@ def _attempt(rule: dict[str, str]) -> Evidence:
 
 @claim(
     "modes.location-fits",
-    statement=r"\text{student } N(\mu, \sigma^2), \sigma \text{ fixed (0: Dirac): FKL and } W_2 \text{ take the mean of}"
-    r" p, W_1 \text{ a median of } F_p^{-1}(U) - \sigma \Phi^{-1}(U)",
+    statement=r"\text{student } N(\mu, \sigma^2), \sigma \text{ fixed (0: Dirac): FKL and } W_2 \text{ take the mean}"
+    r" \text{of } p, W_1 \text{ a median of } F_p^{-1}(U) - \sigma \Phi^{-1}(U)",
     source="kdtheory, Theorem 8",
     expected=Verdict.PROVED,
     domain="one dimension, finite second moment; Dirac students under W1: the median of p",

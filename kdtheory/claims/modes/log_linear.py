@@ -15,7 +15,7 @@ from kdtheory.claims.gradients import oracles
 from kdtheory.ledger import Anchor, Evidence, Verdict, claim, exact, interval, numeric
 from kdtheory.ledger.interval import ball
 
-_PROOF = Anchor("05_modes#log-linear", sha256="2d7e5d1d86e03ff8")
+_PROOF = Anchor("05_modes#log-linear", sha256="c014d9ddca1192a7")
 A, B = sp.Rational(99, 200), sp.Rational(1, 100)
 _HALF = "1/2"
 
@@ -123,7 +123,7 @@ def _attempt(optima: dict[str, float]) -> Evidence:
     )
 
 
-OPTIMA = {"fkl": 0.0, "hellinger2": 0.0, "jsd": 0.0, "rkl": 3.4589884, "tvd": 0.4667560, "w1": 0.4667560}
+OPTIMA = {"fkl": 0.0, "hellinger2": 0.0, "jsd": 0.0, "rkl": 3.4595752, "tvd": 0.4667571, "w1": 0.4667571}
 
 
 def found_optima() -> dict[str, float]:
@@ -147,7 +147,7 @@ def log_linear_optima() -> list[Evidence]:
     """FKL and Hellinger for every a and b; RKL by a rising function; TV and W1 in closed form; JSD by enclosure."""
     return [
         *_jsd_centre(),
-        *_crossing("3458/1000", "3460/1000"),
+        *_crossing("34595/10000", "34596/10000"),
         exact.check(sp.log(tv_optimum()), ">", sp.Rational(466, 1000), says="TV and W1: |t| > .466"),
         exact.check(sp.log(tv_optimum()), "<", sp.Rational(467, 1000), says="TV and W1: |t| < .467"),
         _attempt(OPTIMA),
@@ -202,7 +202,7 @@ def log_linear_threshold() -> list[Evidence]:
     """t (2 + cosh t)/sinh t rises from 3."""
     return [
         interval.certify(
-            lambda t: 3 - _odds(t), {"t": ("1/4", 20)}, strict=True, role="attempted refutation", says="3 < ℓ(t)"
+            lambda t: 3 - _odds(t), {"t": ("1/2", 10)}, strict=True, role="attempted refutation", says="3 < ℓ(t)"
         ),
         _threshold([False, False, True, True]),
     ]

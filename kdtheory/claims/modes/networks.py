@@ -12,8 +12,8 @@ from typing import Any
 from kdtheory.ledger import Evidence, Verdict, claim, experiments
 
 _NARROW = (
-    "rank-2 linear softmax students, 30 tokens, random contexts of dimension 16, 300 to train on and 100 held out, W1 on "
-    "a tree of the teacher's token embeddings, Adam, shared warm start"
+    "rank-2 linear softmax students, 30 tokens, random contexts of dimension 16, 300 to train on and 100 held out, W1 "
+    "on a tree of the teacher's token embeddings, Adam, shared warm start"
 )
 _WELL_SAMPLED = _NARROW.replace("dimension 16, 300", "dimension 4, 1500")
 _MEASURES = ("w1", "decision_cost")
@@ -54,8 +54,8 @@ def _lowest(decisions: dict[str, str]) -> bool | None:
 
 def _own_rule(where: str, plateau: str) -> experiments.Rule:
     return experiments.Rule(
-        metric=f"{where} forward KL, reverse KL, total variation and W1: the student trained on it minus the students of "
-        "each other pure loss (Jensen-Shannon included), paired over seeds",
+        metric=f"{where} forward KL, reverse KL, total variation and W1: the student trained on it minus the students "
+        "of each other pure loss (Jensen-Shannon included), paired over seeds",
         supported_if=f"lower by the three-way rule of chapter 09 in all sixteen comparisons (plateau: {plateau})",
         unsupported_if="higher by that rule in any",
         decide=_lowest,
@@ -139,8 +139,8 @@ def _gained(gains: dict[str, tuple[float, float]]) -> bool | None:
 
 
 GAIN = experiments.Rule(
-    metric="held-out W1 and medoid decision cost: forward KL's student minus W1's, as a share of the former's mean, 95 % "
-    "t interval, paired over seeds",
+    metric="held-out W1 and medoid decision cost: forward KL's student minus W1's, as a share of the former's mean, "
+    "95 % t interval, paired over seeds",
     supported_if="both intervals lie above .10",
     unsupported_if="either lies below .10",
     decide=_gained,
@@ -211,8 +211,8 @@ def _capacity() -> tuple[dict[str, str], int, bool]:
 
 @claim(
     "modes.low-rank-capacity",
-    statement=r"\text{At full rank, where the student can be the teacher, less than a quarter of the distance between the "
-    r"students of } W_1 \text{ and FKL is left}",
+    statement=r"\text{At full rank, where the student can be the teacher, less than a quarter of the distance between "
+    r"the students of } W_1 \text{ and FKL is left}",
     source="kdtheory, Section 5.8",
     expected=Verdict.UNDECIDED,
     domain=_NARROW.replace("rank-2", "rank 2 and full rank (16)"),

@@ -12,7 +12,7 @@ from scipy.optimize import minimize
 from kdtheory.claims.gradients import oracles
 from kdtheory.ledger import Anchor, Evidence, Verdict, claim, exact, numeric
 
-PROOF = Anchor("05_modes#realisable", sha256="d784b83fab243545")
+PROOF = Anchor("05_modes#realisable", sha256="120e53264bf9fdc8")
 TEACHER = sp.Matrix(["99/200", "1/100", "99/200"])
 _CONVEX = ("fkl", "rkl", "jsd", "tvd", "skl", "srkl", "chi2", "neyman", "hellinger2", "amari")
 

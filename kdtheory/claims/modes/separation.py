@@ -14,7 +14,7 @@ from kdtheory.claims.modes import enclosures
 from kdtheory.claims.modes.enclosures import Cell, Pair, number
 from kdtheory.ledger import INSTANCE, Anchor, Evidence, Verdict, claim, numeric
 
-_PROOF = Anchor("05_modes#critical-distance", sha256="910900c6a5cc559f")
+_PROOF = Anchor("05_modes#critical-distance", sha256="9c0c2f4a3c8ed618")
 LOW, HIGH = "2.799", "2.801"
 """Certified: the optimum is central at half-distances up to LOW, and beside the centre from HIGH on."""
 
@@ -149,7 +149,7 @@ def attempt(critical: float, width: float | None = None) -> Evidence:
     """Try half-distances at which the optimum is on the wrong side of the rule."""
     return numeric.attempt(
         _wrong_side(critical, width),
-        draws=25,
+        draws=10,
         oracle="trapezoidal sums and Nelder-Mead",
         tolerance=0.5,
         because="counts a half-distance as 1 if its optimum is on the wrong side; 0.05 around the threshold left out",

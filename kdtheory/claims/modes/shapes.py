@@ -1,4 +1,4 @@
-"""Theorem 1, part 4, of chapter 05: which laws a softmax has, what is discrete about it, and where forward KL is least."""
+"""Theorem 1, part 4, of chapter 05: which laws a softmax has, what is discrete in it, where forward KL is least."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from kdtheory.claims.modes.events import EVENTS, Point, Violation, attempt, avoi
 from kdtheory.claims.modes.realisable import kl
 from kdtheory.ledger import Anchor, Evidence, Verdict, claim, exact
 
-_TERMS = Anchor("05_modes#terms", sha256="963690a817ad6000")
+_TERMS = Anchor("05_modes#terms", sha256="1faeba2cb51237bc")
 
 _p = sp.Symbol("p", positive=True)
 

@@ -93,7 +93,7 @@ def _closer(rng: np.random.Generator, factor: float) -> tuple[float, dict[str, A
 def _attempt(factor: float) -> Evidence:
     return numeric.attempt(
         lambda rng: _closer(rng, factor),
-        draws=8000,
+        draws=3000,
         oracle="½ Σ|p - q| of random single-humped laws",
         tolerance=0.0,
         because="the bound is a rational number, and random laws stay away from equality",

@@ -231,21 +231,31 @@ def _attempt_steps(factor: float) -> Evidence:
     )
 
 
+def _sign_slopes(p: Any) -> oracles.Slopes:
+    return lambda q: np.sign(q - p) / 2
+
+
 def _library_descent() -> Evidence:
     """Our own descent against a loop in plain numpy, from uniform logits, V = 50."""
     expected, found = [], []
     for name, rate in (("tvd", 1.0), ("fkl", 1.0), ("skl", 0.5)):
         p = np.full(50, 0.02 / 49)
         p[7] = 0.98
-        slope: oracles.Slopes = (lambda q, p=p: np.sign(q - p) / 2) if name == "tvd" else oracles.slopes(name, p)
+        slope = _sign_slopes(p) if name == "tvd" else oracles.slopes(name, p)
         z, count = np.zeros(50), 0
         while oracles.softmax(z)[7] < 0.5:
             q = oracles.softmax(z)
             z, count = z - rate * q * (slope(q) - q @ slope(q)), count + 1
         expected.append(count)
         loss = kd.divergence(name)
-        started = {"teacher_logits": np.log(p), "student_logits": np.zeros(50), "until": dynamics.reaches(7)}
-        found.append(dynamics.descend(loss, learning_rate=rate, **started).steps)  # type: ignore[arg-type]
+        ended = dynamics.descend(
+            loss,
+            teacher_logits=np.log(p),
+            student_logits=np.zeros(50),
+            until=dynamics.reaches(7),
+            learning_rate=rate,
+        )
+        found.append(ended.steps)
     return numeric.compare(
         found,
         expected,

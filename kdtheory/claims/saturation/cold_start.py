@@ -90,7 +90,8 @@ def _flows_respect_the_bound() -> Evidence:
 
 @claim(
     "saturation.cold-start-bounded",
-    statement=r"|g_i - g_j| \le L,\ M = \max_j q_j \le \tfrac12:\quad \dot M \le L M^2 (1 - M);\quad \text{from } z = 0:"
+    statement=r"|g_i - g_j| \le L,\ M = \max_j q_j \le \tfrac12:\quad \dot M \le L M^2 (1 - M);\quad \text{from } z"
+    r" = 0:"
     r" \ T\big(M = \tfrac12\big) \ge \frac{V - 2 + \log(V - 1)}{L}",
     source="kdtheory, Theorem 15",
     expected=Verdict.PROVED,
@@ -189,7 +190,8 @@ def _asymptotic(name: str) -> Evidence:
     "saturation.cold-start-exact",
     statement=r"p = \delta_y,\ z(0) = 0,\ q_y \to \tfrac12:\ T_{FKL} = \tfrac{V - 1}{V}\big(\log(V - 1) + \tfrac{V -"
     r" 2}{V - 1}\big),\ T_{TV} = V - 2 + 2(1 - \tfrac1V)\log(V - 1),\ T_{SKL} = T_{FKL} + \tfrac{\alpha}{1 - \alpha}"
-    r" T_{TV},\ T_{\chi^2} = \tfrac{V - 2}{V};\ \text{Amari}_{\alpha < 1} \sim \tfrac{\alpha}{1 - \alpha} V^{1 - \alpha},"
+    r" T_{TV},\ T_{\chi^2} = \tfrac{V - 2}{V};\ \text{Amari}_{\alpha < 1} \sim \tfrac{\alpha}{1 - \alpha} V^{1 -"
+    r" \alpha},"
     r"\ JSD \sim \tfrac{V}{(1 - \beta) \log V}",
     source="kdtheory, Theorem 16",
     expected=Verdict.PROVED,

@@ -106,7 +106,8 @@ def _closes(p: Any, z: Any, y: int, k: int) -> float:
     "saturation.natural-gradient",
     statement=r"\dot z = -(g - \bar g):\ \text{FKL } q(t) = p + (q(0) - p)e^{-t},\ q_y = \tfrac12 \text{ at } \log"
     r" \tfrac{p_y - q_y(0)}{p_y - 1/2};\ \text{RKL } z(t) = \log p + (z(0) - \log p)e^{-t} \text{ up to a constant, a"
-    r" gap } \Delta \text{ closes at } \log(1 + \Delta / \log \tfrac{p_y}{p_k});\ |g_i - g_j| \le L: \text{ no gap closes"
+    r" gap } \Delta \text{ closes at } \log(1 + \Delta / \log \tfrac{p_y}{p_k});\ |g_i - g_j| \le L: \text{ no gap"
+    r" closes"
     r" before } \Delta / L",
     source="kdtheory, Theorem 17; amari2000methods",
     expected=Verdict.PROVED,
@@ -215,9 +216,12 @@ def _slackness_fails_by(rng: np.random.Generator) -> tuple[float, dict[str, Any]
 
 @claim(
     "saturation.natural-transport",
-    statement=r"W_1,\ \dot z = -(g - \bar g):\ z_k - z_y \text{ falls at the rate } d(k, y) \text{ while an optimal plan"
-    r" moves mass from the teacher's } y \text{ to the student's } k;\ p = \delta_y:\ z_j - z_y = \Delta_j - t\, d(j, y),"
-    r" \text{ so a gap closes at } \Delta_k / d(k, y), \text{ and from uniform logits, 0-1 metric, } q_y = \tfrac12 \text{"
+    statement=r"W_1,\ \dot z = -(g - \bar g):\ z_k - z_y \text{ falls at the rate } d(k, y) \text{ while an optimal"
+    r" plan"
+    r" moves mass from the teacher's } y \text{ to the student's } k;\ p = \delta_y:\ z_j - z_y = \Delta_j - t\,"
+    r" d(j, y),"
+    r" \text{ so a gap closes at } \Delta_k / d(k, y), \text{ and from uniform logits, 0-1 metric, } q_y = \tfrac12"
+    r" \text{"
     r" at } \log(V - 1)",
     source="kdtheory, Theorem 18",
     expected=Verdict.PROVED,

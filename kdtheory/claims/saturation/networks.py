@@ -75,7 +75,8 @@ def _stall() -> tuple[dict[str, str], int, bool]:
 @claim(
     "saturation.shared-network",
     statement=r"\text{In a shared network under Adam, } W_1 \text{ stalls on a saturated-wrong minority: it repairs it "
-    r"at least 3 times slower than } \mathrm{FKL} \text{ and ends at least 3 times farther away, in } W_1 \text{ itself}",
+    r"at least 3 times slower than } \mathrm{FKL} \text{ and ends at least 3 times farther away, in } "
+    r"W_1 \text{ itself}",
     source="kdtheory, Section 3.1",
     expected=Verdict.SUPPORTED,
     domain=_SETTING,
@@ -95,8 +96,8 @@ def _() -> Evidence:
 
 
 OTHERS = experiments.Rule(
-    metric="reverse KL, Jensen-Shannon, total variation, skew KL and skew reverse KL (skew 0.1) over forward KL: paired "
-    "ratios of the repair times, over seeds",
+    metric="reverse KL, Jensen-Shannon, total variation, skew KL and skew reverse KL (skew 0.1) over forward KL: "
+    "paired ratios of the repair times, over seeds",
     supported_if="above 3 by the rule of saturation.shared-network, for every one of them",
     unsupported_if="below 3 by that rule, for any of them",
     decide=_all("above", "below"),
@@ -132,8 +133,8 @@ def _() -> Evidence:
 
 TERM = experiments.Rule(
     metric="forward KL + λ W1 over forward KL (λ = 1, line of length 1): paired ratio of the repair times, over seeds",
-    supported_if="the 95 % t interval of the geometric mean lies below 1.5, Holm-adjusted sign-flip p below .05, and no "
-    "seed of either is censored",
+    supported_if="the 95 % t interval of the geometric mean lies below 1.5, Holm-adjusted sign-flip p below .05, and "
+    "no seed of either is censored",
     unsupported_if="the interval lies above 1.5 with such a p-value",
     decide=_all("below", "above"),
 )
@@ -173,8 +174,8 @@ def _as_predicted(decisions: dict[str, str]) -> bool | None:
 
 ENDS = experiments.Rule(
     metric="W1 over forward KL: paired ratio of the repair times, over seeds, one condition changed at a time",
-    supported_if="below 3 for tabular logits (Adam, 0.05), and above 3 under SGD (0.1), with 3000 steps, with Adam's rate "
-    "0.01 or 0.03, at temperature 2, for gaps 1, 3, 5, 7, 9, and with half or all contexts bad",
+    supported_if="below 3 for tabular logits (Adam, 0.05), and above 3 under SGD (0.1), with 3000 steps, with Adam's "
+    "rate 0.01 or 0.03, at temperature 2, for gaps 1, 3, 5, 7, 9, and with half or all contexts bad",
     unsupported_if="decided the other way in any of these conditions",
     decide=_as_predicted,
 )
@@ -188,8 +189,8 @@ def _ends() -> tuple[dict[str, str], int, bool]:
 
 @claim(
     "saturation.where-the-advantage-ends",
-    statement=r"\text{The factor 3 in repair time disappears for tabular logits under Adam; under SGD, with more steps, "
-    r"larger rates, milder gaps, a mild temperature or more bad contexts the network keeps it}",
+    statement=r"\text{The factor 3 in repair time disappears for tabular logits under Adam; under SGD, with more "
+    r"steps, larger rates, milder gaps, a mild temperature or more bad contexts the network keeps it}",
     source="kdtheory, Section 3.1",
     expected=Verdict.SUPPORTED,
     domain=_SETTING + "; one of these changed at a time, 800 steps (1500 with all contexts bad)",

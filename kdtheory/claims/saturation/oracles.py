@@ -1,4 +1,4 @@
-"""Oracles of chapter 03, independent of `kdtheory.divergences` and `kdtheory.dynamics`: φ typed by hand, SciPy's flows."""
+"""Oracles of chapter 03, independent of our divergences and dynamics: φ typed by hand, SciPy's flows."""
 
 from __future__ import annotations
 

@@ -172,7 +172,8 @@ def _attempt_scaling(power: float) -> Evidence:
 @claim(
     "saturation.temperature",
     statement=r"F_\tau(z) = \tau^a D(p, \mathrm{softmax}(z/\tau)):\ \text{what } F_1 \text{ reaches from gap } \Delta"
-    r" \text{ at } T(\Delta), F_\tau \text{ reaches at } \tau^{2 - a}\, T(\Delta/\tau); \text{ TV, } a = 1: \Delta + \tau"
+    r" \text{ at } T(\Delta), F_\tau \text{ reaches at } \tau^{2 - a}\, T(\Delta/\tau); \text{ TV, } a = 1: \Delta +"
+    r" \tau"
     r" \sinh(\Delta/\tau)",
     source="kdtheory, Theorem 20; hinton2015distilling",
     expected=Verdict.PROVED,

@@ -1,4 +1,4 @@
-"""Theorems 7 and 8 of chapter 03: no spurious stationary point for convex losses; regularised transport aims elsewhere."""
+"""Theorems 7 and 8 of chapter 03: no spurious stationary point for convex D; regularised transport aims elsewhere."""
 
 from __future__ import annotations
 
@@ -89,7 +89,8 @@ def _scaling(student: tuple[Any, Any], role: Any, powers: Any = _POWERS) -> list
 @claim(
     "saturation.no-spurious-stationary-point",
     statement=r"0 \in \partial F(z),\ F = D \circ \mathrm{softmax} \;\Rightarrow\; D(q) \text{ is minimal and, if } D"
-    r" \text{ vanishes only at } p,\ q = p;\quad D(q) \le \tfrac12 (\max r - \min r)\,\|v\|_1,\ D(q) \le \|p/q\|_2\,\|v\|_2"
+    r" \text{ vanishes only at } p,\ q = p;\quad D(q) \le \tfrac12 (\max r - \min r)\,\|v\|_1,\ D(q) \le"
+    r" \|p/q\|_2\,\|v\|_2"
     r" \text{ for all } v \in \partial F(z),\ r = p/q",
     source="kdtheory, Theorem 7",
     expected=Verdict.PROVED_IF,
@@ -142,7 +143,8 @@ def _relative_value(x: Any) -> sp.Expr:
 @claim(
     "saturation.regularised-transport",
     statement=r"p = (\tfrac7{10}, \tfrac3{10}),\ C = 1 - I,\ e^{-1/\varepsilon} = \tfrac19:\ q \mapsto"
-    r" \mathrm{OT}_\varepsilon(p, q) \text{ is stationary at } q^* = (\tfrac34, \tfrac14) \text{ only, and smaller there"
+    r" \mathrm{OT}_\varepsilon(p, q) \text{ is stationary at } q^* = (\tfrac34, \tfrac14) \text{ only, and smaller"
+    r" there"
     r" than at } q = p",
     source="kdtheory, Theorem 8",
     expected=Verdict.PROVED,

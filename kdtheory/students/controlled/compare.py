@@ -85,9 +85,9 @@ def ratio(
             index = int(np.flatnonzero(~(np.isfinite(x) & (x > 0)))[0])
             raise ValueError(f"{name}[{index}] is {x[index]}: a ratio takes positive finite numbers")
     found = statistics.paired((np.log(a / b) - math.log(factor)).tolist())
-    counts = [int(np.asarray(flags, dtype=bool).sum()) for flags in (censored, reference_censored)]
-    values3 = (factor * math.exp(x) if x < 700 else math.inf for x in (found.mean, found.low, found.high))
-    return Ratio(*values3, found.p, factor, found.seeds, *counts)
+    mean, low, high = (factor * math.exp(x) if x < 700 else math.inf for x in (found.mean, found.low, found.high))
+    late, reference_late = (int(np.asarray(flags, dtype=bool).sum()) for flags in (censored, reference_censored))
+    return Ratio(mean, low, high, found.p, factor, found.seeds, late, reference_late)
 
 
 def wide(results: pd.DataFrame, condition: str, metric: str) -> pd.DataFrame:

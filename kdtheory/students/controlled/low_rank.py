@@ -211,7 +211,6 @@ def decide(results: pd.DataFrame, curves: pd.DataFrame) -> dict[str, Any]:
     rows = []
     for condition in (name for name in (NARROW, WELL_SAMPLED) if name in conditions):
         rows += _own(results, condition, "", _reached(held)) + _own(results, condition, "train_", _reached(seen))
-    for condition in conditions:
         rows += _against_fkl(results, condition, _reached(held))
     return {"comparisons": rows, "capacity": _capacity(results), "convergence": held, "train_convergence": seen}
 
@@ -243,7 +242,7 @@ def _against_fkl(results: pd.DataFrame, condition: str, converged: dict[tuple[st
 
 
 def _differences(
-    pairs: list[tuple[tuple[str, str, str, str], pd.DataFrame]], condition: str, converged: dict[tuple[str, str], bool]
+    pairs: list[tuple[tuple[str, str, Any, Any], pd.DataFrame]], condition: str, converged: dict[tuple[str, str], bool]
 ) -> list[dict[str, Any]]:
     """One Holm family of paired differences with the three-way decision of `kdtheory.students.statistics`."""
     found = [statistics.paired((table[loss] - table[other]).tolist()) for (_, _, loss, other), table in pairs]

@@ -73,24 +73,26 @@ def _result(experiment: Experiment, profile: Profile, task: Task, folder: Path) 
     """The stored facts of a task, computed and stored now if there are none."""
     key = experiment.key(profile, task)
     path = folder / f"{task.name}-{key[:12]}.json"
-    if path.exists():
-        return store.read_json(path, key=key)
+    if not path.exists():
+        store.write_json(path, _simulated(experiment, profile, task), key=key)
+    return store.read_json(path, key=key)  # the same for a run that was resumed
+
+
+def _simulated(experiment: Experiment, profile: Profile, task: Task) -> dict[str, Any]:
     start = time.process_time()
     outcome = experiment.simulate(profile.conditions[task.condition].settings, task.loss, task.seed)
-    facts = {
+    return {
         "task": {"condition": task.condition, "loss": task.loss, "seed": task.seed},
         "metrics": {name: _plain(value) for name, value in outcome.metrics.items()},
         "curve": [{name: _plain(value) for name, value in point.items()} for point in outcome.curve],
         "cpu_seconds": round(time.process_time() - start, 3),
         "commit": provenance.commit(),
     }
-    store.write_json(path, facts, key=key)
-    return facts
 
 
 def _publish(experiment: Experiment, profile: Profile, facts: Sequence[dict[str, Any]], out: Path) -> Runs:
     results = pd.DataFrame([{**run["task"], **run["metrics"]} for run in facts])
-    curves = pd.DataFrame([{**run["task"], **point} for run in facts for point in run["curve"]])
+    curves = pd.DataFrame([{**run["task"], "step": point["step"], **point} for run in facts for point in run["curve"]])
 
     def decide(results: pd.DataFrame, curves: pd.DataFrame) -> dict[str, Any]:
         count = len(profile.seeds)

@@ -7,10 +7,8 @@ is how long the bad ones take. Teacher, contexts, initial weights and wrong toke
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +19,7 @@ from torch import Tensor
 import kdtheory as kd
 from kdtheory.students.controlled import compare
 from kdtheory.students.controlled.design import Condition, Experiment, Outcome, Profile
+from kdtheory.students.controlled.saturated import Beginning, Start, network, start
 
 LOSSES = ("fkl", "rkl", "jsd", "tvd", "skl", "srkl", "w1", "fkl+w1")
 SLOWER = 3.0
@@ -29,7 +28,6 @@ AS_FAST = 1.5
 """and forward KL + λ W1 does not, if its repair time is less than this factor times forward KL's."""
 REPAIRED = 0.5
 """Bad contexts count as repaired once their mean total variation to the teacher is at most this."""
-_WIDTH, _BUMP, _FLOOR, _WRONG_AT_MOST = 64, 0.08, 0.05, 0.06
 _POINTS = 20  # of a learning curve
 
 
@@ -78,17 +76,9 @@ class Settings:
         if self.steps % _POINTS:
             raise ValueError(f"steps = {self.steps}: must be a multiple of {_POINTS}, the points of a curve")
 
-
-@dataclass(frozen=True)
-class Start:
-    """Where a seed begins: features (N, d), the teacher's log-probabilities (N, V), fitted weights; the first
-    `Settings.bad` contexts are the bad ones, `gaps` (bad,) their leads after the fit.
-    """
-
-    features: Tensor
-    log_p: Tensor
-    weights: tuple[Tensor, ...]
-    gaps: Tensor
+    def beginning(self) -> Beginning:
+        """What the start depends on, and nothing else, so that conditions share one."""
+        return Beginning(**{field.name: getattr(self, field.name) for field in fields(Beginning)})
 
 
 def cost(settings: Settings) -> Any:
@@ -109,71 +99,9 @@ def build(name: str, settings: Settings) -> Any:
     return kd.divergence(name)
 
 
-def teacher(settings: Settings, generator: torch.Generator) -> Tensor:
-    """Log-probabilities (N, V): two bumps on the line and a uniform floor, everything else random."""
-    positions = torch.linspace(0, 1, settings.tokens)
-    centres = torch.rand(settings.contexts, 2, generator=generator)
-    weight = 0.5 + 0.5 * torch.rand(settings.contexts, 1, generator=generator)
-    first, second = (torch.softmax(-((positions - centres[:, [k]]) ** 2) / (2 * _BUMP**2), -1) for k in (0, 1))
-    return ((1 - _FLOOR) * (weight * first + (1 - weight) * second) + _FLOOR / settings.tokens).log()
-
-
-def wrong_tokens(log_p: Tensor, generator: torch.Generator) -> Tensor:
-    """A random token per context; where the teacher likes it, the end of the line away from the teacher's mode."""
-    tokens = log_p.shape[-1]
-    drawn = torch.randint(0, tokens, (len(log_p),), generator=generator)
-    liked = log_p.gather(1, drawn[:, None])[:, 0].exp() > _WRONG_AT_MOST
-    return torch.where(liked, torch.where(log_p.argmax(-1) < tokens // 2, tokens - 1, 0), drawn)
-
-
-def network(weights: tuple[Tensor, ...] | list[Tensor], features: Tensor) -> Tensor:
-    """Logits (N, V) of a network with two hidden tanh layers."""
-    hidden = torch.tanh(features @ weights[0] + weights[1])
-    hidden = torch.tanh(hidden @ weights[2] + weights[3])
-    return hidden @ weights[4] + weights[5]
-
-
-@lru_cache(maxsize=1)
-def start(settings: Settings, seed: int) -> Start:
-    """Teacher, contexts and fitted initial weights of a seed, for settings reduced by `_initial`."""
-    generator = torch.Generator().manual_seed(seed)
-    features = torch.randn(settings.contexts, settings.features, generator=generator)
-    log_p = teacher(settings, generator)
-    wrong = wrong_tokens(log_p, generator)[: settings.bad]
-    target = log_p.clone()
-    target[: settings.bad] = 0.0
-    target[torch.arange(settings.bad), wrong] = settings.gap
-    weights = _fit(settings, features, target - target.mean(-1, keepdim=True), generator)
-    logits = network(weights, features[: settings.bad])
-    lead = logits.gather(1, wrong[:, None])
-    others = logits.scatter(1, wrong[:, None], -math.inf).amax(-1)
-    return Start(features, log_p, weights, lead[:, 0] - others)
-
-
-def _initial(settings: Settings) -> Settings:
-    """The same with defaults in all that the start does not depend on, so that conditions share one."""
-    kept = ("gap", "bad", "contexts", "tokens", "features", "fit_steps", "fit_rate")
-    return replace(Settings(), **{name: getattr(settings, name) for name in kept})
-
-
-def _fit(settings: Settings, features: Tensor, target: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
-    sizes = (settings.features, _WIDTH, _WIDTH, settings.tokens)
-    weights: list[Tensor] = []
-    for rows, columns in zip(sizes, sizes[1:], strict=False):
-        weights += [torch.randn(rows, columns, generator=generator) / math.sqrt(rows), torch.zeros(columns)]
-    weights = [weight.requires_grad_() for weight in weights]
-    optimizer = torch.optim.Adam(weights, lr=settings.fit_rate, fused=True)
-    for _ in range(settings.fit_steps):
-        optimizer.zero_grad()
-        logits = network(weights, features)
-        (logits - logits.mean(-1, keepdim=True) - target).square().mean().backward()
-        optimizer.step()
-    return tuple(weight.detach() for weight in weights)
-
-
 def simulate(settings: Settings, loss: str, seed: int) -> Outcome:
     """Train from the start of this seed; repair time, metrics of the bad contexts, learning curve."""
-    begin = start(_initial(settings), seed)
+    begin = start(settings.beginning(), seed)
     student = build(loss, settings)
     parameters, forward = _trainable(settings, begin)
     optimizer = _optimizer(settings, parameters)
@@ -234,36 +162,25 @@ def _measure(settings: Settings, student: Any, log_p: Tensor, logits: Tensor) ->
 
 def decide(results: pd.DataFrame, curves: pd.DataFrame) -> dict[str, Any]:
     """Each loss over forward KL: repair times everywhere; final W1 where runs went to the end; TV and KL in `MAIN`."""
-    complete = [name for name in dict.fromkeys(results["condition"]) if name in set(curves["condition"])]
-    rows = compare.family([pair for name in dict.fromkeys(results["condition"]) for pair in _repairs(results, name)])
-    for metric, conditions in (("w1", complete), ("tv", [MAIN]), ("kl", [MAIN])):
-        rows += compare.family([pair for name in conditions for pair in _finals(results, name, metric)])
+    conditions = list(dict.fromkeys(results["condition"]))
+    complete = [name for name in conditions if name in set(curves["condition"])]
+    rows = []
+    for metric, where in (("repair_steps", conditions), ("w1", complete), ("tv", [MAIN]), ("kl", [MAIN])):
+        rows += compare.family([pair for name in where for pair in _ratios(results, name, metric)])
     return {"comparisons": rows, "convergence": [row for name in complete for row in compare.plateaus(curves, name)]}
 
 
-def _repairs(results: pd.DataFrame, condition: str) -> list[tuple[dict[str, Any], compare.Ratio]]:
-    times, late = (compare.wide(results, condition, name) for name in ("repair_steps", "censored"))
+def _ratios(results: pd.DataFrame, condition: str, metric: str) -> list[tuple[dict[str, Any], compare.Ratio]]:
+    table, late = (compare.wide(results, condition, name) for name in (metric, "censored"))
+    if metric != "repair_steps":
+        late = 0 * late
     found = []
-    for loss in _against_fkl(times):
-        flags = {"censored": late[loss], "reference_censored": late["fkl"]}
-        ratio = compare.ratio(times[loss], times["fkl"], factor=_factor(loss), **flags)
-        found.append(({"condition": condition, "metric": "repair_steps", "loss": loss}, ratio))
+    for loss in (str(name) for name in table if name != "fkl" and "fkl" in table):
+        numbers = (table[loss].tolist(), table["fkl"].tolist())
+        flags = {"censored": late[loss].tolist(), "reference_censored": late["fkl"].tolist()}
+        about = {"condition": condition, "metric": metric, "loss": loss}
+        found.append((about, compare.ratio(*numbers, factor=_factor(loss), **flags)))
     return found
-
-
-def _finals(results: pd.DataFrame, condition: str, metric: str) -> list[tuple[dict[str, Any], compare.Ratio]]:
-    table = compare.wide(results, condition, metric)
-    return [
-        (
-            {"condition": condition, "metric": metric, "loss": loss},
-            compare.ratio(table[loss], table["fkl"], factor=_factor(loss)),
-        )
-        for loss in _against_fkl(table)
-    ]
-
-
-def _against_fkl(table: pd.DataFrame) -> list[str]:
-    return [name for name in table if name != "fkl"] if "fkl" in table else []
 
 
 def _factor(loss: str) -> float:
@@ -274,7 +191,9 @@ MAIN = "main"
 _MAIN = Settings(until_repaired=False)
 _BASE = Settings(steps=800)
 _PAIR = ("fkl", "w1")
-_STALLED = {  # W1 is not expected to repair within the budget: what matters is the time alone
+_STALLED: dict[
+    str, dict[str, Any]
+] = {  # W1 is not expected to repair within the budget: what matters is the time alone
     "sgd": {"optimizer": "sgd", "learning_rate": 0.1},
     "longer": {"steps": 3000},
     "rate-0.01": {"learning_rate": 1e-2},
@@ -283,7 +202,9 @@ _STALLED = {  # W1 is not expected to repair within the budget: what matters is 
     "bad-100": {"bad": 100},
     "bad-200": {"bad": 200, "steps": 1500},
 }
-_MILDER = {  # it may: run to the end, so that what is left of the difference then can be seen too
+_MILDER: dict[
+    str, dict[str, Any]
+] = {  # it may: run to the end, so that what is left of the difference then can be seen too
     "rate-0.03": {"learning_rate": 3e-2},
     "temperature-4": {"temperature": 4.0},
     "tabular": {"tabular": True, "learning_rate": 0.05},
@@ -294,7 +215,15 @@ _CPU = {
     **{name: Condition(replace(_BASE, **changes), _PAIR) for name, changes in _STALLED.items()},
     **{name: Condition(replace(_BASE, until_repaired=False, **changes), _PAIR) for name, changes in _MILDER.items()},
 }
-_SMALL = {"contexts": 30, "bad": 5, "tokens": 8, "features": 6, "steps": 40, "fit_steps": 200, "gap": 6.0}
+_SMALL: dict[str, Any] = {
+    "contexts": 30,
+    "bad": 5,
+    "tokens": 8,
+    "features": 6,
+    "steps": 40,
+    "fit_steps": 200,
+    "gap": 6.0,
+}
 _SMOKE = {
     MAIN: Condition(replace(_MAIN, **_SMALL), LOSSES),
     "sgd": Condition(replace(_BASE, **_SMALL, optimizer="sgd", learning_rate=0.1), _PAIR),

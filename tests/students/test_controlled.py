@@ -1,0 +1,246 @@
+"""Controlled experiments end to end, small: stored runs that can be trusted, resumed, and refused when damaged."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from kdtheory import cli
+from kdtheory.students import controlled, published, statistics, store
+from kdtheory.students.controlled import compare, design, low_rank, runner, saturated, shared_network
+
+IDS = controlled.NAMES
+
+
+@pytest.fixture(scope="module", params=IDS)
+def done(request, tmp_path_factory):
+    out = tmp_path_factory.mktemp(request.param)
+    return request.param, out, controlled.run(request.param, "smoke", out, progress=False)
+
+
+def test_a_smoke_run_covers_every_task_and_is_a_pilot(done):
+    name, _, runs = done
+    tasks = controlled.get(name).profile("smoke").tasks()
+    listed = list(runs.results[["condition", "loss", "seed"]].itertuples(index=False, name=None))
+    assert listed == [(task.condition, task.loss, task.seed) for task in tasks]
+    assert runs.decisions["pilot"]
+    assert runs.decisions["seeds"] == 3
+    assert all("pilot" in row["decision"] for row in runs.decisions["comparisons"])
+    assert runs.provenance["command"] == f"kdtheory experiment {name} --profile smoke"
+    assert runs.provenance["threads_per_process"] == 1
+
+
+def test_losses_of_a_seed_share_their_start(done):
+    _, _, runs = done
+    first = runs.curves[(runs.curves["step"] == 0) & (runs.curves["condition"] == runs.curves["condition"].iloc[0])]
+    if "tv" in first:
+        assert (first.groupby("seed")["tv"].nunique() == 1).all()
+    else:
+        assert first[first["loss"] == "fkl"]["objective"].nunique() == 3  # a seed is another problem
+
+
+def test_decisions_follow_from_the_stored_numbers(done):
+    name, out, runs = done
+    loaded = published.load(out)
+    pd.testing.assert_frame_equal(loaded.results, runs.results)
+    again = json.loads(json.dumps(controlled.get(name).decide(loaded.results, loaded.curves)))
+    assert again == {key: runs.decisions[key] for key in again}
+
+
+@pytest.mark.parametrize("name", IDS)
+def test_a_second_run_simulates_nothing_and_a_killed_one_continues(tmp_path, name):
+    experiment, calls = controlled.get(name), []
+
+    def counted(settings, loss, seed):
+        calls.append((loss, seed))
+        return experiment.simulate(settings, loss, seed)
+
+    def run():
+        calls.clear()
+        watched = replace(experiment, simulate=counted, decide=lambda results, curves: {})  # seconds, and not the point
+        return runner.run(watched, "smoke", tmp_path, seeds=(0, 1), losses=("fkl", "w1"), progress=False)
+
+    first = run()
+    assert len(calls) == len(first.results)
+    second = run()
+    assert calls == []
+    pd.testing.assert_frame_equal(second.results, first.results)
+    lost = sorted((tmp_path / "work").glob("*_w1_s1-*.json"))[0]
+    lost.unlink()  # as if killed before this task
+    resumed = run()
+    assert calls == [("w1", 1)]
+    pd.testing.assert_frame_equal(resumed.results, first.results)  # the same numbers, bit by bit
+
+
+@pytest.mark.parametrize("damage", ["altered", "truncated"])
+def test_a_damaged_task_is_refused(done, tmp_path, damage):
+    name, out, _ = done
+    for file in (out / "work").iterdir():
+        store.write_bytes(tmp_path / "work" / file.name, file.read_bytes())
+    path = sorted((tmp_path / "work").iterdir())[0]
+    content = path.read_bytes()
+    path.write_bytes(content[:-9] if damage == "truncated" else content.replace(b'"seed": 0', b'"seed": 1', 1))
+    with pytest.raises(store.StoredFileError, match=path.name.replace("+", r"\+")):
+        controlled.run(name, "smoke", tmp_path, progress=False)
+
+
+@pytest.mark.parametrize("name", published.FILES)
+def test_a_damaged_run_is_refused(done, tmp_path, name):
+    _, out, _ = done
+    for file in (*published.FILES, published.MANIFEST):
+        (tmp_path / file).write_bytes((out / file).read_bytes())
+    (tmp_path / name).write_bytes((out / name).read_bytes().replace(b"1", b"2", 1))
+    with pytest.raises(store.StoredFileError, match=name):
+        published.load(tmp_path)
+
+
+def test_other_settings_never_find_the_stored_task():
+    experiment = controlled.get("shared-network")
+    profile = experiment.profile("smoke")
+    task = profile.tasks()[0]
+    item = profile.conditions[task.condition]
+    other = design.Profile(
+        "smoke", {task.condition: design.Condition(replace(item.settings, gap=5.0), item.losses)}, profile.seeds
+    )
+    assert experiment.key(profile, task) != experiment.key(other, task)
+    assert experiment.key(profile, task) != replace(experiment, version=2).key(profile, task)
+
+
+# -- the stored, published runs --------------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", IDS)
+def test_published_runs_belong_to_the_registered_settings_and_decide_anew(name):
+    runs, experiment = controlled.stored(name), controlled.get(name)
+    registered = experiment.profile("cpu")
+    assert runs.provenance["settings_sha256"] == store.digest([experiment.version, registered.settings()])
+    assert runs.provenance["settings"]["seeds"] == list(range(10))
+    assert not runs.decisions["pilot"]
+    assert len(runs.results) == len(registered.tasks())
+    again = json.loads(json.dumps(experiment.decide(runs.results, runs.curves)))
+    assert again == {key: runs.decisions[key] for key in again}
+
+
+# -- statistics on known cases ---------------------------------------------------------------------------------------
+def test_ratios_on_a_known_case():
+    reference = np.array([10.0, 20, 30, 40, 50, 60, 70, 80, 90, 100])
+    spread = np.exp(np.tile([0.1, -0.1], 5))
+    found = compare.ratio(4 * reference * spread, reference, factor=3.0)
+    half = 2.2621571628 * np.std(np.log(spread), ddof=1) / math.sqrt(10)  # Student's t, 9 degrees of freedom, 97.5 %
+    assert found.ratio == pytest.approx(4.0, rel=1e-12)
+    assert (found.low, found.high) == pytest.approx((4 * math.exp(-half), 4 * math.exp(half)), rel=1e-9)
+    assert found.p == pytest.approx(2 / 2**10)
+    assert found.decision(found.p) == "above"
+    assert found.decision(0.06) == "undecided"
+    assert compare.ratio(reference, reference * spread, factor=3.0).decision(0.01) == "below"
+
+
+def test_censored_times_support_only_what_they_bound():
+    ones, tens = np.ones(10), np.full(10, 10.0)
+    late = [True] + [False] * 9
+    assert compare.ratio(tens, ones, factor=3.0, censored=late).decision(0.01) == "above"
+    assert compare.ratio(ones, ones, factor=3.0, censored=late).decision(0.01) == "undecided"
+    assert compare.ratio(tens, ones, factor=3.0, reference_censored=late).decision(0.01) == "undecided"
+
+
+def test_fewer_than_ten_seeds_are_a_pilot():
+    assert compare.ratio([10.0, 11, 12], [1.0, 1, 1], factor=3.0).decision(1.0) == "pilot: above"
+
+
+@pytest.mark.parametrize("bad", [0.0, -1.0, math.nan, math.inf])
+def test_a_ratio_refuses_what_has_no_logarithm(bad):
+    with pytest.raises(ValueError, match=r"values\[1\]"):
+        compare.ratio([1.0, bad], [1.0, 1.0], factor=3.0)
+    with pytest.raises(ValueError, match="one number per seed"):
+        compare.ratio([1.0], [1.0, 1.0], factor=3.0)
+
+
+def test_a_missing_seed_is_not_left_out_silently():
+    rows = [{"condition": "a", "loss": loss, "seed": seed, "w1": 1.0} for loss in ("fkl", "w1") for seed in (0, 1)]
+    with pytest.raises(ValueError, match="lacks a seed"):
+        compare.wide(pd.DataFrame(rows[:-1]), "a", "w1")
+
+
+# -- the two students ------------------------------------------------------------------------------------------------
+def test_the_network_starts_confidently_wrong_where_it_should_and_right_elsewhere():
+    begin = saturated.start(shared_network.Settings().beginning(), 0)
+    logits = saturated.network(begin.weights, begin.features)
+    q, p = logits.softmax(-1), begin.log_p.exp()
+    tv = 0.5 * (p - q).abs().sum(-1)
+    assert begin.gaps.min() > 14
+    assert tv[:20].min() > 0.9
+    assert tv[20:].max() < 0.2
+    assert (p.sum(-1) - 1).abs().max() < 1e-5
+
+
+def test_a_repair_that_never_comes_is_censored_at_the_budget():
+    settings = shared_network.Settings(steps=20, fit_steps=400)
+    outcome = shared_network.simulate(settings, "w1", 0)
+    assert outcome.metrics["censored"] == 1
+    assert outcome.metrics["repair_steps"] == 20
+    assert outcome.curve == []
+
+
+def test_decision_cost_is_that_of_the_medoid():
+    import torch
+
+    C = torch.tensor([[0.0, 1, 2], [1, 0, 1], [2, 1, 0]]).double()
+    p, q = torch.tensor([[0.0, 0.0, 1.0]]).double(), torch.tensor([[0.4, 0.2, 0.4]]).double()
+    assert low_rank.decision_cost(p, q, C).tolist() == [1.0]  # q's medoid is the middle, its mode an end
+
+
+def test_a_full_rank_student_can_be_the_teacher():
+    settings = low_rank.Settings(rank=16, steps=400)
+    assert low_rank.simulate(settings, "fkl", 0).metrics["kl"] < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: shared_network.Settings(bad=0), "bad = 0"),
+        (lambda: shared_network.Settings(optimizer="lion"), "'lion'"),
+        (lambda: shared_network.Settings(steps=30), "steps = 30"),
+        (lambda: low_rank.Settings(rank=17), "rank = 17"),
+        (lambda: low_rank.Settings(tokens=31), "tokens = 31"),
+        (lambda: low_rank.Settings(steps=30), "steps = 30"),
+        (lambda: shared_network.build("kl", shared_network.Settings()), "'kl' is unknown"),
+        (lambda: low_rank.build("kl", low_rank.Settings(), None), "'kl' is unknown"),
+        (lambda: controlled.get("low"), "there is: shared-network, low-rank"),
+        (lambda: controlled.get("low-rank").profile("gpu"), "no profile 'gpu'"),
+        (lambda: controlled.get("low-rank").profile("cpu").restricted((), ("kl",)), "'kl' is unknown here"),
+        (lambda: design.Profile("x", {}, seeds=(1, 1)), "each once"),
+    ],
+)
+def test_bad_input_is_named(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+# -- the command -----------------------------------------------------------------------------------------------------
+def test_the_command_runs_an_experiment_with_the_seeds_and_losses_asked_for(tmp_path):
+    arguments = ("--profile", "smoke", "--seeds", "4,5", "--losses", "fkl,rkl,jsd,tvd,w1", "--out", str(tmp_path))
+    shown = CliRunner().invoke(cli.app, ["experiment", "low-rank", *arguments])
+    assert shown.exit_code == 0, shown.output
+    assert "2 seeds (a pilot)" in shown.output
+    runs = published.load(tmp_path)
+    assert sorted(set(runs.results["seed"])) == [4, 5]
+    assert runs.provenance["command"].endswith("--seeds 4,5 --losses fkl,rkl,jsd,tvd,w1")
+
+
+@pytest.mark.parametrize("option", [("--tune",), ("--profile", "gpu")])
+def test_the_command_refuses_options_that_do_not_fit(option):
+    shown = CliRunner().invoke(cli.app, ["experiment", "low-rank", *option])
+    assert shown.exit_code == 2
+    assert "leave out" in shown.output
+
+
+def test_there_are_enough_seeds_for_the_holm_family_of_repair_times():
+    """With ten seeds the smallest sign-flip p is 2/1024: a family of more than 25 could never decide."""
+    repairs = [
+        row for row in controlled.stored("shared-network").decisions["comparisons"] if row["metric"] == "repair_steps"
+    ]
+    assert len(repairs) * 2 / 2**10 < statistics.LEVEL
