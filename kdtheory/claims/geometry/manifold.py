@@ -57,7 +57,7 @@ def _volume(size: int, factors: int) -> Evidence:
     source="kdtheory, Theorem 14; amari2000methods, Section 2.3",
     expected=Verdict.PROVED,
     domain="V >= 2",
-    proof=Anchor("04_geometry#softmax-chart", sha256="9d339773bfc63775"),
+    proof=Anchor("04_geometry#softmax-chart", sha256="8096d2697592d652"),
 )
 def softmax_chart() -> list[Evidence]:
     """There and back at V from 2 to 20,000; the Jacobian's determinant in symbols."""
@@ -195,7 +195,7 @@ def _maps_miss(turn: float) -> Evidence:
     expected=Verdict.PROVED,
     domain="p, q in the open simplex",
     uses=("geometry.softmax-chart",),
-    proof=Anchor("04_geometry#fisher-rao", sha256="40fed50c10a02945"),
+    proof=Anchor("04_geometry#fisher-rao", sha256="a5315e9ea4503aa3"),
 )
 def fisher_rao() -> list[Evidence]:
     """The pull-back in symbols, the geodesic equation in symbols, the maps of `simplex` in 60 digits."""
@@ -255,7 +255,7 @@ def _exit_misses(factor: float) -> Evidence:
     expected=Verdict.PROVED,
     domain="p in the open simplex, v tangent",
     uses=("geometry.fisher-rao",),
-    proof=Anchor("04_geometry#fisher-rao", sha256="40fed50c10a02945"),
+    proof=Anchor("04_geometry#fisher-rao", sha256="a5315e9ea4503aa3"),
 )
 def incomplete() -> list[Evidence]:
     """From the middle of two tokens at speed 1 the boundary is a quarter of the great circle's π away, at π/2."""

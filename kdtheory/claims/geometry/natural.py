@@ -49,7 +49,7 @@ def _natural_fails_by(read: Any) -> Evidence:
     expected=Verdict.PROVED,
     domain="q in the open simplex, D differentiable there",
     uses=("gradients.chain-rule", "geometry.fisher-rao"),
-    proof=Anchor("04_geometry#natural-gradient", sha256="8c129116e78d0443"),
+    proof=Anchor("04_geometry#natural-gradient", sha256="2479694d30e77842"),
 )
 def natural_gradient() -> list[Evidence]:
     """J x = ∇F solved numerically for every smooth divergence; forward KL's variance in symbols."""

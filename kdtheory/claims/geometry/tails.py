@@ -10,7 +10,7 @@ import sympy as sp
 from kdtheory.claims.geometry import distances as d
 from kdtheory.ledger import Anchor, Evidence, Verdict, claim, exact
 
-_PROOF = Anchor("04_geometry#tails", sha256="8c6ee22c876bb8ca")
+_PROOF = Anchor("04_geometry#tails", sha256="00ec8aee1f2fc636")
 _P = ["9/10", "9/100", "1/100"]
 _EXCHANGED = ["9/10", "1/100", "9/100"]
 

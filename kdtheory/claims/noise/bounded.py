@@ -13,7 +13,7 @@ from kdtheory.claims.gradients import oracles
 from kdtheory.claims.noise.estimators import ENUMERATED, Law, drawn, scatter
 from kdtheory.ledger import Anchor, Evidence, Verdict, claim, exact, numeric, symbolic
 
-_UNIT = Anchor("06_noise#unit-coefficients", sha256="HASH")
+_UNIT = Anchor("06_noise#unit-coefficients", sha256="b719c1ddda4f803b")
 _HALF = Fraction(1, 2)
 
 
@@ -45,7 +45,12 @@ def _unit_exceeds(rng: np.random.Generator) -> tuple[float, dict[str, Any]]:
 
 def _attempt(violation: Any, says: str, draws: int = 400) -> Evidence:
     return numeric.attempt(
-        violation, draws=draws, oracle=ENUMERATED, tolerance=1e-12, because="float64 sums of at most 12 terms", says=says
+        violation,
+        draws=draws,
+        oracle=ENUMERATED,
+        tolerance=1e-12,
+        because="float64 sums of at most 12 terms",
+        says=says,
     )
 
 
@@ -91,7 +96,7 @@ def _ratio(teacher: Law, student: Law, skew: Any) -> Any:
 
 def _two_tokens(power: int) -> Evidence:
     return symbolic.identity(
-        _ratio([_a, 1 - _a], [_b, 1 - _b], _skew),
+        sp.cancel(_ratio([_a, 1 - _a], [_b, 1 - _b], _skew)),
         (1 - _skew) ** -power,
         role="attempted refutation",
         scope="V = 2",
@@ -108,7 +113,7 @@ def _two_tokens(power: int) -> Evidence:
     domain="y ~ p; right: with two tokens the left side is (1 − α)^−2 times the right one, for all p ≠ q",
     scope="V = 2",
     uses=("noise.skew-variance",),
-    proof=Anchor("06_noise#skew-relative", sha256="HASH"),
+    proof=Anchor("06_noise#skew-relative", sha256="6237631eedd1b44a"),
 )
 def skew_relative_variance() -> list[Evidence]:
     """Noise and signal both shrink, the signal more."""
@@ -195,7 +200,7 @@ def _sign_grows() -> Evidence:
     expected=Verdict.PROVED,
     domain="p, q > 0; bounds 1 − Σp², (1 − Σq²)/4 and 1/2 as in the theorem",
     uses=("noise.drawn-token-variance", "noise.skew-variance"),
-    proof=Anchor("06_noise#bounded-variance", sha256="HASH"),
+    proof=Anchor("06_noise#bounded-variance", sha256="7f9442c20ee4966a"),
 )
 def bounded_variance() -> list[Evidence]:
     """The bounds attacked near the boundary; the others followed towards it in exact arithmetic."""

@@ -50,7 +50,7 @@ def best_constant(student: Law, law: Law, slopes: Law) -> Any:
 def drawn(student: Law, law: Law, slopes: Law) -> list[list[Any]]:
     """The vectors X_y themselves."""
     return [
-        [b / r * g * ((i == y) - other) for i, other in enumerate(student)]
+        [b / r * g * (int(i == y) - other) for i, other in enumerate(student)]
         for y, (b, r, g) in enumerate(zip(student, law, slopes, strict=True))
     ]
 
@@ -115,7 +115,7 @@ def _attempt(formula: Callable[..., Any], draws: int = 150) -> Evidence:
     expected=Verdict.PROVED,
     domain="r > 0; any slopes, any constant; n copies: divided by n; two tokens: 0 at the best constant",
     uses=("gradients.chain-rule", "gradients.one-drawn-token"),
-    proof=Anchor("06_noise#drawn-token", sha256="HASH"),
+    proof=Anchor("06_noise#drawn-token", sha256="6f1f5429ec251b8a"),
 )
 def drawn_token_variance() -> list[Evidence]:
     """Second moment minus squared mean; the score of token y has squared length 1 − 2q_y + Q."""
@@ -190,7 +190,7 @@ def _sign_row(overestimated: bool) -> list[Evidence]:
     domain="nine divergences, p, q > 0; reverse KL and skew reverse KL without their constant 1",
     scope="scalar identity",
     uses=("noise.drawn-token-variance", "gradients.logit-table"),
-    proof=Anchor("06_noise#estimator-table", sha256="HASH"),
+    proof=Anchor("06_noise#estimator-table", sha256="2dea91d4e90b9dcd"),
 )
 def estimator_table() -> list[Evidence]:
     """Each weight is the derived slope times q/r."""
@@ -237,7 +237,7 @@ def _fkl_instances(says: str, claimed: Law | None) -> list[Evidence]:
     expected=Verdict.PROVED,
     domain=r"and \|q - e_y\| \le \sqrt2 (1 - q_y); (q_y/p_y - 1)(e_y - q) is unbiased too, with variance 0 at q = p",
     uses=("noise.drawn-token-variance", "gradients.fkl-sampled"),
-    proof=Anchor("06_noise#forward-kl", sha256="HASH"),
+    proof=Anchor("06_noise#forward-kl", sha256="4f5a357b7a41f71d"),
 )
 def fkl_variance() -> list[Evidence]:
     """The student only shifts the one-hot vector of the drawn token."""

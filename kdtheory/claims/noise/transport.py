@@ -87,7 +87,7 @@ def _attempt_linear() -> Evidence:
     source="kdtheory, Theorem 8",
     expected=Verdict.PROVED,
     domain="every metric on V tokens",
-    proof=Anchor("06_noise#one-hot", sha256="HASH"),
+    proof=Anchor("06_noise#one-hot", sha256="f79ff2e1aaa2dfd0"),
 )
 def one_hot_transport() -> list[Evidence]:
     """A linear loss has its minimum at a corner."""
@@ -159,7 +159,7 @@ def _on_a_line(size: int, shift: int = 0) -> list[Evidence]:
     expected=Verdict.PROVED,
     domain=r"bias at most diam/(2\sqrt m), and at least 1/(2m) for θ* = 3/10, m = 10j + 5",
     uses=("noise.one-hot-transport",),
-    proof=Anchor("06_noise#batch-median", sha256="HASH"),
+    proof=Anchor("06_noise#batch-median", sha256="2f18b483829415fc"),
 )
 def batch_median() -> list[Evidence]:
     """W1 on a line is an average of absolute errors, and each is smallest at a median."""
@@ -256,7 +256,7 @@ def _cramer(factor: int) -> list[Evidence]:
     expected=Verdict.PROVED,
     domain="p, q > 0; the additions do not depend on q, so q = p stays the minimiser where it was",
     uses=("noise.batch-median",),
-    proof=Anchor("06_noise#unbiased", sha256="HASH"),
+    proof=Anchor("06_noise#unbiased", sha256="94cf09b7e2c96811"),
 )
 def energy_unbiased() -> list[Evidence]:
     """What depends on q is linear in the teacher."""
@@ -267,7 +267,9 @@ def energy_unbiased() -> list[Evidence]:
         for q in _STUDENTS
     ]
     same = [
-        exact.check(_kl_excess(2, q), "==", _kl_excess(2, _TEACHER), says="forward KL, m = 2: the same addition as at p")
+        exact.check(
+            _kl_excess(2, q), "==", _kl_excess(2, _TEACHER), says="forward KL, m = 2: the same addition as at p"
+        )
         for q in _STUDENTS
     ]
     attempt = numeric.attempt(
@@ -350,7 +352,7 @@ def _attempt_sharpened(minimiser: Any) -> Evidence:
     source="kdtheory, Theorem 11",
     expected=Verdict.PROVED,
     domain="p > 0, 0 < α < 1, one-hot targets; with the teacher's full distribution there is no bias",
-    proof=Anchor("06_noise#skew-sharpens", sha256="HASH"),
+    proof=Anchor("06_noise#skew-sharpens", sha256="a577a6435ac1e4a5"),
 )
 def skew_sharpens() -> list[Evidence]:
     """The logarithm is proper for αu + (1 − α)q, not for q."""

@@ -15,8 +15,8 @@ from scipy.stats import norm, wasserstein_distance
 from kdtheory.claims.parallel_lines import smoothed
 from kdtheory.ledger import Anchor, Evidence, Verdict, claim, exact, numeric
 
-_ATOMS = Anchor("01_parallel_lines#moving-atoms", sha256="a222fc35cf5d472b")
-_HIDDEN = Anchor("01_parallel_lines#hidden-states", sha256="e94abf25222a0eab")
+_ATOMS = Anchor("01_parallel_lines#moving-atoms", sha256="964993a8913b39fe")
+_HIDDEN = Anchor("01_parallel_lines#hidden-states", sha256="f30b5ff3de5e0f7d")
 
 
 def overlap(points: Sequence[Any], weights: Sequence[Any], others: Sequence[Any], masses: Sequence[Any]) -> sp.Expr:

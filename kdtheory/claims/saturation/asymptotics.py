@@ -65,9 +65,9 @@ def _asymptotic(name: str, factor: float = 1.0) -> Evidence:
     r" \text{Amari}_{\alpha > 1}",
     source="kdtheory, Theorem 11",
     expected=Verdict.PROVED,
-    domain="V = 2, p = (1, 0); RKL and Neyman: p = (1 - e, e), e < 1/2; Δ → ∞",
+    domain="V = 2, p = (1, 0); RKL and Neyman: p = (1 - η, η), η < 1/2; Δ → ∞",
     uses=("saturation.escape-formula",),
-    proof=Anchor("03_saturation#escape-asymptotics", sha256="cb71f20e4ebde447"),
+    proof=Anchor("03_saturation#escape-asymptotics", sha256="e3fd582946d17cec"),
 )
 def escape_asymptotics() -> list[Evidence]:
     """The derivative in Δ at 10⁵ nats; χ²'s time from our own flow up to a gap of 60."""

@@ -181,7 +181,7 @@ def _attempt_forward_kl(slack: float) -> Evidence:
     expected=Verdict.PROVED,
     domain="gradient flow in the logits, any V; Δ = z_k - z_y > 0 at the start; second part: q_k(0) > 1/2",
     uses=("gradients.fkl-bounded-in-logits",),
-    proof=Anchor("03_saturation#escape-forward-kl", sha256="a7a161536e0f538c"),
+    proof=Anchor("03_saturation#escape-forward-kl", sha256="681a25cf6e7f1401"),
 )
 def escape_forward_kl() -> Evidence:
     """Random teachers and confident students, by SciPy."""

@@ -62,7 +62,7 @@ def _attempt_renyi(sign: int) -> Evidence:
     expected=Verdict.PROVED,
     domain="RKL, Neyman: p > 0",
     uses=("saturation.critical-exponent", "gradients.logit-table"),
-    proof=Anchor("03_saturation#classification", sha256="2032c9f86162da9a"),
+    proof=Anchor("03_saturation#classification", sha256="a57345f610951019"),
 )
 def classification() -> list[Evidence]:
     """Limits in symbols, from the library's definitions; φ as typed in the chapter; Rényi by complex steps."""

@@ -197,7 +197,7 @@ def _asymptotic(name: str) -> Evidence:
     expected=Verdict.PROVED,
     domain="gradient flow in V logits, one-hot teacher",
     uses=("saturation.ratio-form", "saturation.escape-formula"),
-    proof=Anchor("03_saturation#cold-start-exact", sha256="2cd16c99bbe37821"),
+    proof=Anchor("03_saturation#cold-start-exact", sha256="802c6fe9294c1f17"),
 )
 def cold_start_exact() -> list[Evidence]:
     """The integrals by SymPy, our own flows of V logits (no symmetry assumed), the asymptotics by mpmath."""

@@ -230,9 +230,9 @@ def _wasserstein(distance: float, divisor: float) -> Evidence:
     r" JSD, RKL as in the table}",
     source="kdtheory, Theorem 10",
     expected=Verdict.PROVED,
-    domain="V = 2, p = (1, 0); RKL: p = (1 - e, e), e < 1/2; gradient flow until q_1 = 1/2",
+    domain="V = 2, p = (1, 0); RKL: p = (1 - η, η), η < 1/2; gradient flow until q_1 = 1/2",
     uses=("saturation.escape-formula",),
-    proof=Anchor("03_saturation#escape-closed-forms", sha256="086d40cc5276824c"),
+    proof=Anchor("03_saturation#escape-closed-forms", sha256="b39a812c03961aa0"),
 )
 def escape_closed_forms() -> list[Evidence]:
     """Derivatives in symbols, from the library's definitions; times against SciPy's flow and our own."""

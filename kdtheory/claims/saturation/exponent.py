@@ -119,7 +119,7 @@ def _attempt_limit(factor: float, extra: float = 0.0) -> Evidence:
     expected=Verdict.PROVED,
     domain="f-divergences with f differentiable; f(0) < ∞ or p > 0",
     uses=("saturation.ratio-form",),
-    proof=Anchor("03_saturation#critical-exponent", sha256="8381b68dedd205c7"),
+    proof=Anchor("03_saturation#critical-exponent", sha256="b27de490a3929d4f"),
 )
 def critical_exponent() -> list[Evidence]:
     """Forward KL plus a random loss with a smaller φ, at random confident mistakes; f/(r log r) in symbols."""
@@ -195,7 +195,7 @@ def _psi_along(phase: sp.Expr) -> sp.Expr:
     domain="f convex on (0, ∞), f(1) = 0",
     condition=r"\varphi(r)/r is monotone from some point on",
     uses=("saturation.critical-exponent",),
-    proof=Anchor("03_saturation#tail-of-f", sha256="fcf57bddcb75e690"),
+    proof=Anchor("03_saturation#tail-of-f", sha256="9c4dbe091dbd2297"),
 )
 def tail_of_f() -> list[Evidence]:
     """Holds for f = r log r + √r; fails for a polygon inscribed in r log₂ r, and for f'' = (1 + ½ sin log s)/s."""

@@ -227,7 +227,7 @@ def _slackness_fails_by(rng: np.random.Generator) -> tuple[float, dict[str, Any]
     expected=Verdict.PROVED,
     domain="a metric on V tokens",
     uses=("saturation.natural-gradient", "gradients.w1-gradient-bound"),
-    proof=Anchor("03_saturation#natural-transport", sha256="41a618f9dd06938d"),
+    proof=Anchor("03_saturation#natural-transport", sha256="a201fa978a634575"),
 )
 def natural_transport() -> list[Evidence]:
     """Our flow on random lines, from uniform logits, and complementary slackness on random plans."""

@@ -176,7 +176,7 @@ def _slope(name: str) -> Evidence:
     expected=Verdict.PROVED,
     domain="p > 0; token k leads all others, which are equal, by Δ → ∞; i ≠ k",
     uses=("saturation.classification",),
-    proof=Anchor("03_saturation#rates", sha256="f633b5ca199ba940"),
+    proof=Anchor("03_saturation#rates", sha256="429767f7b2736e1e"),
 )
 def rates() -> list[Evidence]:
     """Fourteen losses: our gradient against 120 digits, against the leading term, and its measured slope."""

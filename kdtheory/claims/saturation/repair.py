@@ -103,7 +103,7 @@ def _two_tokens(weight: float) -> Evidence:
     expected=Verdict.PROVED,
     domain="gradient flow in the logits, q_k(0) > 1/2, Δ = z_k - z_y at the start; third part: p = (1, 0)",
     uses=("gradients.bounded-slopes", "gradients.fkl-bounded-in-logits", "saturation.escape-formula"),
-    proof=Anchor("03_saturation#mixture", sha256="43b6509f3c3641ec"),
+    proof=Anchor("03_saturation#mixture", sha256="b8e57cadba30c2bb"),
 )
 def mixture() -> list[Evidence]:
     """The norm at random students, the time by SciPy, the integral against our own flow of the sum."""
@@ -179,7 +179,7 @@ def _attempt_scaling(power: float) -> Evidence:
     expected=Verdict.PROVED,
     domain="gradient flow in the logits; events in terms of softmax(z/τ)",
     uses=("saturation.escape-closed-forms",),
-    proof=Anchor("03_saturation#temperature", sha256="b6f06654c0dffa7e"),
+    proof=Anchor("03_saturation#temperature", sha256="5d88090952598e6e"),
 )
 def temperature() -> Evidence:
     """SciPy's flow of the scaled loss against the scaled closed forms, for three powers a."""

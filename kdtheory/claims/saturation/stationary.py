@@ -97,7 +97,7 @@ def _scaling(student: tuple[Any, Any], role: Any, powers: Any = _POWERS) -> list
     domain="tabular logits; ∂F is Clarke's subdifferential",
     condition="D is convex in q, and D ≥ 0 = D(p)",
     uses=("gradients.chain-rule",),
-    proof=Anchor("03_saturation#no-spurious", sha256="b335e8f59fdd3cac"),
+    proof=Anchor("03_saturation#no-spurious", sha256="1cbc4211fb012d79"),
 )
 def no_spurious_stationary_point() -> list[Evidence]:
     """Twelve losses at random points, kinks included; equality for TV; regularised transport outside the condition."""
