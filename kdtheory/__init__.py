@@ -28,7 +28,7 @@ _HOME = {
     "TokenCost": "kdtheory.transport",
     "w1": "kdtheory.transport",
 }
-_MODULES = ("divergences", "simplex", "transport")
+_MODULES = ("divergences", "dynamics", "simplex", "transport")
 __all__ = [
     "NonFiniteLossError",
     "TokenCost",
@@ -36,6 +36,7 @@ __all__ = [
     "classic",
     "divergence",
     "divergences",
+    "dynamics",
     "simplex",
     "transport",
     "w1",

@@ -6,8 +6,7 @@ import json
 import pytest
 from rich.console import Console
 
-from kdtheory import reproduce
-from kdtheory.figures import datasets
+from kdtheory import checkout, reproduce
 from kdtheory.reproduce import compare, inputs, steps
 from kdtheory.reproduce.compare import Decision
 from kdtheory.reproduce.steps import Ledger, Step
@@ -151,7 +150,7 @@ def test_a_sign_in_a_loss_trains_students_anew_and_a_statistic_does_not(tmp_path
     """The key of the experiment depends on the losses; that of the checkpoints not on what only looks at them."""
     import shutil
 
-    root = datasets.repository()
+    root = checkout.required()
     shutil.copytree(root / "kdtheory", tmp_path / "kdtheory", ignore=shutil.ignore_patterns("__pycache__"))
 
     class Places(reproduce.Places):
@@ -228,9 +227,9 @@ def test_another_corpus_is_said(tmp_path, monkeypatch):
 
 def test_without_the_repository_it_says_so(tmp_path, monkeypatch):
     def missing():
-        raise datasets.EvidenceNotInstalledError("evidence not installed")
+        raise checkout.EvidenceNotInstalledError("evidence not installed")
 
-    monkeypatch.setattr(datasets, "repository", missing)
+    monkeypatch.setattr(checkout, "required", missing)
     text = io.StringIO()
     assert reproduce.reproduce(tmp_path, console=Console(file=text, width=200)) is False
     assert "needs the repository" in text.getvalue()

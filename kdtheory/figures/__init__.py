@@ -16,8 +16,8 @@ from typing import Any
 
 import pandas as pd
 
+from kdtheory.checkout import EvidenceNotInstalledError
 from kdtheory.figures import datasets, save, style, tables
-from kdtheory.figures.datasets import EvidenceNotInstalledError
 from kdtheory.figures.registry import FIGURES, Plot
 
 __all__ = ["FIGURES", "EvidenceNotInstalledError", "Picture", "build", "draw", "load", "load_data", "refresh", "show"]

@@ -13,15 +13,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from kdtheory import checkout
+from kdtheory.checkout import EvidenceNotInstalledError
+
 ENVIRONMENT = "KDTHEORY_DATA"
 """Environment variable: a data folder to read instead of the repository's figures/data."""
 RELATIVE_TOLERANCE = 1e-7
 """Stored numbers carry nine digits, and the last two differ between processors' exponentials and logarithms."""
 _SMALLEST = 1e-300
-
-
-class EvidenceNotInstalledError(FileNotFoundError):
-    """Stored data are part of the repository, not of the installed package."""
 
 
 @dataclass(frozen=True)
@@ -79,26 +78,10 @@ def computed(place: str) -> Callable[[Callable[[], pd.DataFrame]], Dataset]:
     return make
 
 
-def repository() -> Path:
-    """Root of the repository.
-
-    Raises
-    ------
-    EvidenceNotInstalledError
-        If the package is installed without it.
-    """
-    root = Path(__file__).resolve().parents[2]
-    if not (root / "pyproject.toml").is_file():
-        raise EvidenceNotInstalledError(
-            "evidence not installed: stored runs, chapters and notebooks come with the repository, not with the package"
-        )
-    return root
-
-
 def folder() -> Path:
     """The data folder: $KDTHEORY_DATA if set, otherwise figures/data of the repository."""
     given = os.environ.get(ENVIRONMENT)
-    return Path(given) if given else repository() / "figures" / "data"
+    return Path(given) if given else checkout.required() / "figures" / "data"
 
 
 def to_csv(table: pd.DataFrame) -> str:

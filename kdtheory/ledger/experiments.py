@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from kdtheory import checkout
 from kdtheory.ledger.evidence import Evidence
-from kdtheory.ledger.proofs import repository
 from kdtheory.ledger.verdict import NOT_INSTALLED
 
 
@@ -60,7 +60,7 @@ def judge(
     try:
         value, seeds, plateau = measure()
     except FileNotFoundError as missing:
-        data |= {"installed": False, "in_checkout": repository() is not None}
+        data |= {"installed": False, "in_checkout": checkout.root() is not None}
         reason = str(missing) if NOT_INSTALLED in str(missing) else f"{NOT_INSTALLED}: {missing}"
         return Evidence("experiment", "supports", None, reason, data=data)
     decision = rule.decide(value) if plateau else None

@@ -5,6 +5,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from kdtheory import checkout
 from kdtheory.ledger.evidence import Evidence, Role
 from kdtheory.ledger.verdict import NOT_INSTALLED
 
@@ -36,15 +37,9 @@ class Anchor:
         return f"proofs/{self.chapter}.md#{self.name}"
 
 
-def repository() -> Path | None:
-    """The checkout around the package, or None when only the package is installed."""
-    root = Path(__file__).resolve().parents[2]
-    return root if (root / "pyproject.toml").is_file() and (root / "proofs").is_dir() else None
-
-
 def chapters() -> Path | None:
     """The folder of chapters, or None in an installation without them."""
-    root = repository()
+    root = checkout.root()
     return root / "proofs" if root else None
 
 

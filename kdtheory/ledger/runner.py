@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Literal
 
+from kdtheory import checkout
 from kdtheory.ledger.claim import REGISTRY, Check, Claim, Definition, Registry
 from kdtheory.ledger.evidence import Evidence, as_evidence
-from kdtheory.ledger.proofs import proof, repository
+from kdtheory.ledger.proofs import proof
 from kdtheory.ledger.verdict import NOT_INSTALLED, Verdict, decide
 
 Outcome = Literal["caught", "passed", "undecided", "raised"]
@@ -63,7 +64,7 @@ class ClaimResult:
     @property
     def not_installed(self) -> bool:
         """Whether the claim is open only because this installation lacks proofs or stored runs."""
-        return self.verdict is Verdict.OPEN and self.reason.startswith(NOT_INSTALLED) and repository() is None
+        return self.verdict is Verdict.OPEN and self.reason.startswith(NOT_INSTALLED) and checkout.root() is None
 
     @property
     def failures(self) -> tuple[str, ...]:

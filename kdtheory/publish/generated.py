@@ -14,8 +14,8 @@ from typing import Any
 
 import pandas as pd
 
-from kdtheory import figures
-from kdtheory.figures import datasets, style, tables
+from kdtheory import checkout, figures
+from kdtheory.figures import style, tables
 
 _BLOCK = re.compile(r"(<!-- generated:([a-z0-9_ :-]+) -->\n)(.*?)(<!-- /generated -->)", re.DOTALL)
 _TABLE_ROW = re.compile(r"^\s*\|.*\|\s*$")
@@ -250,7 +250,7 @@ def outdated(root: Path, data: Path | None = None) -> dict[str, str]:
 
 def main() -> None:
     """Rewrite every block of the repository and say which pages changed."""
-    for page in update(datasets.repository()):
+    for page in update(checkout.required()):
         print(page.name)
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.markup import escape
 
+from kdtheory import checkout
 from kdtheory.figures import datasets
 from kdtheory.reproduce import compare, inputs, notebooks, steps
 from kdtheory.reproduce.steps import Step, StepError
@@ -69,8 +70,8 @@ def reproduce(out: Path, *, profile: str | Profile = "cpu", console: Console | N
     """
     console = console or _console()
     try:
-        places = Places(datasets.repository(), out.resolve())
-    except datasets.EvidenceNotInstalledError:
+        places = Places(checkout.required(), out.resolve())
+    except checkout.EvidenceNotInstalledError:
         console.print(
             "[red]error[/]: reproducing needs the repository (chapters, notebooks, published runs), and this is an "
             "installed package without it: clone the repository and run `make` there",
@@ -112,6 +113,7 @@ def plan(places: Places, profile: Profile, console: Console) -> list[Step]:
             partial(_experiment, places, profile, console),
             720,
         ),
+        Step("controlled runs", partial(_controlled_key, places), partial(_controlled, places, console), 30),
         Step("figures and tables", partial(_figures_key, places), partial(_figures, places, console), 15),
     ]
     for notebook in notebooks.all_in(places.root):
@@ -143,14 +145,18 @@ def _verify(places: Places, console: Console) -> Sequence[Path]:
 
 # -- the experiment --------------------------------------------------------------------------------------------------
 def _training_code(places: Places) -> str:
-    return inputs.code(places.package, *_LIBRARY, "students", without=_AFTER_TRAINING)
+    return inputs.code(places.package, *_LIBRARY, "students", without=[*_AFTER_TRAINING, *_controlled_code(places)])
+
+
+def _controlled_code(places: Places) -> list[str]:
+    return [str(file.relative_to(places.package)) for file in (places.package / "students/controlled").glob("*.py")]
 
 
 def _experiment_key(places: Places, profile: Profile) -> str:
     from kdtheory.students import tuning
 
     rates = inputs.files(places.published / "runs" / "students" / tuning.FILE)
-    everything = inputs.code(places.package, *_LIBRARY, "students")
+    everything = inputs.code(places.package, *_LIBRARY, "students", without=_controlled_code(places))
     settings = [profile.hash, list(profile.seeds), list(profile.losses)]
     return inputs.digest(everything, settings, rates, inputs.versions())
 
@@ -169,6 +175,31 @@ def _experiment(places: Places, profile: Profile, console: Console) -> Sequence[
     return [Path(shutil.copy(work / name, target)) for name in (*published.FILES, published.MANIFEST)]
 
 
+def _controlled_key(places: Places) -> str:
+    from kdtheory.students import controlled
+
+    stored = inputs.files(*(places.published / "runs" / name for name in controlled.NAMES))
+    return inputs.digest(inputs.code(places.package, "students/controlled", *_AFTER_TRAINING), stored)
+
+
+def _controlled(places: Places, console: Console) -> Sequence[Path]:
+    """Decide again from the stored runs, which take longer than everything else, and hand them on."""
+    from kdtheory.students import controlled, published
+
+    handed_on = []
+    for name in controlled.NAMES:
+        folder, target = places.published / "runs" / name, places.data / "runs" / name
+        runs = published.load(folder)
+        fresh = controlled.get(name).decide(runs.results, runs.curves)
+        differing = [key for key in fresh if compare.words(fresh[key]) != compare.words(runs.decisions.get(key))]
+        if differing:
+            raise StepError(f"{name}: the stored runs no longer give the stored {', '.join(differing)}")
+        console.print(f"  {name}: decided again from its stored runs; `kdtheory experiment {name}` runs them again")
+        target.mkdir(parents=True, exist_ok=True)
+        handed_on += [Path(shutil.copy(folder / file, target)) for file in (*published.FILES, published.MANIFEST)]
+    return handed_on
+
+
 # -- figures and notebooks -------------------------------------------------------------------------------------------
 def _rebuilt(places: Places) -> str:
     """Hash of the rebuilt evidence (not of the data that figures compute themselves)."""
@@ -177,7 +208,7 @@ def _rebuilt(places: Places) -> str:
 
 def _figures_key(places: Places) -> str:
     style = inputs.files(places.package / "figures" / "kdtheory.mplstyle")
-    drawn = inputs.code(places.package, *_LIBRARY, "figures")
+    drawn = inputs.code(places.package, *_LIBRARY, "dynamics.py", "claims", "figures")
     return inputs.digest(drawn, style, _rebuilt(places), inputs.versions())
 
 

@@ -11,6 +11,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from kdtheory.students import store
+
 _LIBRARIES = ("numpy", "scipy", "sympy", "torch", "pot", "pandas", "matplotlib", "transformers", "tokenizers")
 
 
@@ -56,14 +58,8 @@ def files(*places: Path) -> str:
     for place in places:
         for file in sorted(place.rglob("*")) if place.is_dir() else [place]:
             if file.is_file():
-                found[f"{place.name}/{file.relative_to(place)}"] = sha256(file)
+                found[f"{place.name}/{file.relative_to(place)}"] = store.file_digest(file)
     return digest(found)
-
-
-def sha256(file: Path) -> str:
-    """Hexadecimal sha256 of a file's content."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def versions() -> dict[str, str]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from kdtheory.figures import datasets
+from kdtheory import checkout
 from kdtheory.students import store
 
 GPU_TAG = "gpu"
@@ -92,7 +92,7 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
 
 def in_place(*names: str) -> None:
     """Execute notebooks of the repository and store their outputs: those named, or all."""
-    for notebook in all_in(datasets.repository()):
+    for notebook in all_in(checkout.required()):
         if not names or notebook.stem in names:
             execute(notebook, notebook)
             print(notebook.name)

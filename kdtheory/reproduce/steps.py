@@ -14,7 +14,6 @@ from typing import Literal
 from rich.console import Console
 from rich.markup import escape
 
-from kdtheory.reproduce import inputs
 from kdtheory.students import store
 
 Outcome = Literal["done", "up to date", "failed"]
@@ -77,13 +76,13 @@ class Ledger:
             return f"its stamp {path.name} is damaged and not used"
         for name, sha in outputs.items():
             file = self.root / name
-            if not file.exists() or inputs.sha256(file) != sha:
+            if not file.exists() or store.file_digest(file) != sha:
                 return f"{name} is missing or was altered"
         return ""
 
     def stamp(self, step: Step, key: str, outputs: Sequence[Path], seconds: float) -> None:
         """Record that the step is done."""
-        names = {str(file.relative_to(self.root)): inputs.sha256(file) for file in sorted(outputs)}
+        names = {str(file.relative_to(self.root)): store.file_digest(file) for file in sorted(outputs)}
         store.write_json(self.path(step), {"outputs": names, "seconds": round(seconds, 1)}, key=key)
 
     def seconds(self, step: Step) -> float:

@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from kdtheory import checkout
 from kdtheory.students.profiles import PROFILES, Profile
 from kdtheory.students.tasks import describe
 
@@ -88,8 +89,8 @@ def versions() -> dict[str, str]:
 @lru_cache(maxsize=1)
 def commit() -> str:
     """The repository's commit, with ``+changes`` if the package differs from it; the version elsewhere."""
-    root = Path(__file__).resolve().parents[2]
-    if not (root / ".git").exists():
+    root = checkout.root()
+    if root is None or not (root / ".git").exists():
         return f"kdtheory {metadata.version('kdtheory')}"
     try:
         head = _git(root, "rev-parse", "HEAD")

@@ -10,16 +10,14 @@ from typing import Any
 
 import pandas as pd
 
+from kdtheory import checkout
+from kdtheory.checkout import EvidenceNotInstalledError
 from kdtheory.students import EXPERIMENT, statistics, store
 from kdtheory.students.evaluate import METRICS
 
 MANIFEST = "manifest.json"
 Decide = Callable[[pd.DataFrame, pd.DataFrame], dict[str, Any]]
 FILES = ("results.csv", "curves.csv", "decisions.json", "provenance.json")
-
-
-class EvidenceNotInstalledError(FileNotFoundError):
-    """The stored runs are part of the repository, not of the installed package."""
 
 
 @dataclass(frozen=True)
@@ -119,8 +117,8 @@ def load(path: Path) -> Runs:
 
 def folder(experiment: str = EXPERIMENT) -> Path | None:
     """Folder of the published runs in this repository, or None in an installed package."""
-    root = Path(__file__).resolve().parents[2]
-    return root / "figures" / "data" / "runs" / experiment if (root / "pyproject.toml").exists() else None
+    root = checkout.root()
+    return None if root is None else root / "figures" / "data" / "runs" / experiment
 
 
 def stored(experiment: str = EXPERIMENT) -> Path:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from kdtheory import claims
+from kdtheory import checkout, claims
 from kdtheory.claims.modes import networks as modes
 from kdtheory.claims.saturation import networks as saturation
 from kdtheory.ledger import REGISTRY, Claim, Verdict, experiments
@@ -26,7 +26,7 @@ def test_the_verdict_is_the_recorded_one_and_the_control_is_caught(item):
 @pytest.mark.parametrize("item", ITEMS, ids=lambda item: item.id)
 def test_without_the_stored_runs_nothing_is_claimed(item, monkeypatch):
     def missing(name):
-        raise published.EvidenceNotInstalledError("evidence not installed: here")
+        raise checkout.EvidenceNotInstalledError("evidence not installed: here")
 
     for module in (modes, saturation):
         module._runs.cache_clear()

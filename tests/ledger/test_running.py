@@ -173,7 +173,7 @@ def test_missing_evidence_fails_in_a_checkout_and_not_in_an_installation(registr
     add(registry, check=list, proof=Anchor("02_none#here", "0" * 64))
     monkeypatch.setattr("kdtheory.ledger.proofs.chapters", lambda: None)
     assert the_result(registry).failures  # a checkout that has lost its chapters
-    monkeypatch.setattr(runner, "repository", lambda: None)
+    monkeypatch.setattr(runner.checkout, "root", lambda: None)
     result = the_result(registry)
     assert (result.verdict, result.not_installed, result.failures) == (Verdict.OPEN, True, ())
 

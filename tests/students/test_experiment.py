@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from kdtheory import checkout
 from kdtheory.students import experiment, profiles, published, store, sweep
 from kdtheory.students.evaluate import METRICS
 from tests.students.conftest import tiny
@@ -83,8 +84,8 @@ def test_damaged_runs_are_refused(done, tmp_path, name, damage):
 
 
 def test_an_installed_package_says_that_evidence_is_missing(monkeypatch, tmp_path):
-    monkeypatch.setattr(published, "__file__", str(tmp_path / "site" / "kdtheory" / "students" / "published.py"))
-    with pytest.raises(published.EvidenceNotInstalledError, match=r"evidence not installed: .*clone"):
+    monkeypatch.setattr(checkout, "__file__", str(tmp_path / "site" / "kdtheory" / "checkout.py"))
+    with pytest.raises(checkout.EvidenceNotInstalledError, match=r"evidence not installed: .*clone"):
         published.stored("students")
 
 

@@ -8,7 +8,6 @@ from math import comb
 from typing import Any
 
 import numpy as np
-import sympy as sp
 from scipy.optimize import minimize_scalar
 from scipy.stats import binom
 
@@ -146,8 +145,8 @@ def _toy(fit: Fraction) -> list[Evidence]:
 
 @claim(
     "noise.outlier-toy",
-    statement=r"p = \mathrm{Bin}(100, \tfrac1{100}),\ \text{outlier at } 100 \text{ with } \varepsilon = \tfrac1{20}:\ "
-    r" FKL \text{ fits the mean } \tfrac{119}{20}, \text{ at } TV > \tfrac45 \text{ from } p;\ TV \text{ fits a mean in }"
+    statement=r"p = \mathrm{Bin}(100, \tfrac1{100}),\ \text{outlier at } 100 \text{ with } \varepsilon = \tfrac1{20}:"
+    r"\ FKL \text{ fits the mean } \tfrac{119}{20}, \text{ at } TV > \tfrac45 \text{ from } p;\ TV \text{ fits a mean in }"
     r" (\tfrac7{10}, \tfrac75), \text{ at } TV \le \tfrac1{10}",
     source="ji2023tailr, Fig. 1 (a toy of its kind, exact); kdtheory, Theorem 16",
     expected=Verdict.PROVED,

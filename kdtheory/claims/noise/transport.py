@@ -1,4 +1,4 @@
-"""Theorems 8 to 11 of chapter 06: what the minimiser becomes when the teacher is known from drawn tokens."""
+"""Theorems 8 and 9 of chapter 06: what the minimiser becomes when the teacher is known from drawn tokens."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 import sympy as sp
-from scipy.optimize import linprog, minimize
+from scipy.optimize import linprog
 
 from kdtheory.ledger import Anchor, Evidence, Verdict, claim, exact, numeric
 
 Rational = Fraction
 Law = Sequence[Fraction]
-_LINE = (Fraction(0), Fraction(1), Fraction(3))
-_TEACHER = (Fraction(1, 2), Fraction(1, 5), Fraction(3, 10))
+LINE = (Fraction(0), Fraction(1), Fraction(3))
+TEACHER = (Fraction(1, 2), Fraction(1, 5), Fraction(3, 10))
 
 
 def grid(size: int, parts: int) -> Iterator[tuple[Fraction, ...]]:
@@ -92,12 +92,12 @@ def _attempt_linear() -> Evidence:
 def one_hot_transport() -> list[Evidence]:
     """A linear loss has its minimum at a corner."""
     p, mode = (Fraction(3, 5), Fraction(2, 5)), (Fraction(1), Fraction(0))
-    away = [q for q in grid(3, 12) if min(q) > 0 and q != _TEACHER]
+    away = [q for q in grid(3, 12) if min(q) > 0 and q != TEACHER]
     return [
         _attempt_linear(),
         exact.check(_cost(p, mode), "<", _cost(p, p), says="p = (3/5, 2/5): the mode's cost against the teacher's own"),
-        exact.check(_cost(_TEACHER, _TEACHER), ">", min(_cost(_TEACHER, q) for q in grid(3, 10)), says="three tokens"),
-        *(exact.check(_entropy_gap(_TEACHER, q), ">", 0, says="cross-entropy above its value at p") for q in away[:20]),
+        exact.check(_cost(TEACHER, TEACHER), ">", min(_cost(TEACHER, q) for q in grid(3, 10)), says="three tokens"),
+        *(exact.check(_entropy_gap(TEACHER, q), ">", 0, says="cross-entropy above its value at p") for q in away[:20]),
     ]
 
 
@@ -141,11 +141,11 @@ def _median_fails(rng: np.random.Generator) -> tuple[float, dict[str, Any]]:
 
 def _on_a_line(size: int, shift: int = 0) -> list[Evidence]:
     """The law of medians against every law of a grid that is four times finer, by enumeration of all batches."""
-    levels = [Fraction(min(median(size, f) + shift, size), size) for f in list(accumulate(_TEACHER))[:-1]]
+    levels = [Fraction(min(median(size, f) + shift, size), size) for f in list(accumulate(TEACHER))[:-1]]
     medians = tuple(b - a for a, b in pairwise([Fraction(0), *levels, Fraction(1)]))
 
     def cost(student: Law) -> Fraction:
-        return sum((weight * w1_line(_LINE, law, student) for weight, law in batches(_TEACHER, size)), Fraction(0))
+        return sum((weight * w1_line(LINE, law, student) for weight, law in batches(TEACHER, size)), Fraction(0))
 
     best = min(cost(student) for student in grid(3, 4 * size))
     return [exact.check(cost(medians), "==", best, says=f"batch of {size} on a line: law of medians against the best")]
@@ -192,182 +192,3 @@ def batch_median() -> list[Evidence]:
 def _() -> list[Evidence]:
     """One step above the median must not pass as the best."""
     return _on_a_line(3, 1)
-
-
-def _energy(costs: Any, first: Law, second: Law) -> Fraction:
-    """2 E d(X, Y) − E d(X, X') − E d(Y, Y')."""
-    index = range(len(first))
-
-    def mean(a: Law, b: Law) -> Fraction:
-        return sum((a[i] * b[j] * costs[i][j] for i in index for j in index), Fraction(0))
-
-    return 2 * mean(first, second) - mean(first, first) - mean(second, second)
-
-
-_COSTS = [[abs(a - b) for b in _LINE] for a in _LINE]
-_STUDENTS = ((Fraction(1, 6), Fraction(1, 3), Fraction(1, 2)), (Fraction(2, 5), Fraction(2, 5), Fraction(1, 5)))
-
-
-def _energy_excess(size: int, student: Law) -> Fraction:
-    """E ℰ(p̂, q) − ℰ(p, q) by enumeration of all batches."""
-    mean = sum((weight * _energy(_COSTS, law, student) for weight, law in batches(_TEACHER, size)), Fraction(0))
-    return mean - _energy(_COSTS, _TEACHER, student)
-
-
-def _kl(first: Law, second: Law) -> Any:
-    pairs = [(sp.sympify(a), sp.sympify(b)) for a, b in zip(first, second, strict=True) if a]
-    return sum((a * sp.log(a / b) for a, b in pairs), sp.Integer(0))
-
-
-def _kl_excess(size: int, student: Law) -> Any:
-    mean = sum((sp.sympify(weight) * _kl(law, student) for weight, law in batches(_TEACHER, size)), sp.Integer(0))
-    return mean - _kl(_TEACHER, student)
-
-
-def _energy_drifts(rng: np.random.Generator) -> tuple[float, dict[str, Any]]:
-    size, tokens = int(rng.integers(1, 5)), int(rng.integers(2, 5))
-    points = rng.normal(size=(tokens, 3))
-    costs = np.linalg.norm(points[:, None] - points[None], axis=-1)
-    p, q = rng.dirichlet(np.ones(tokens), size=2)
-
-    def energy(a: Any) -> float:
-        return float(2 * a @ costs @ q - a @ costs @ a - q @ costs @ q)
-
-    drawn = product(range(tokens), repeat=size)  # sequences, not counts: another enumeration
-    mean = sum(np.prod(p[list(y)]) * energy(np.bincount(y, minlength=tokens) / size) for y in drawn)
-    return abs(mean - energy(p) - float(p @ costs @ p) / size), {"p": p.tolist(), "q": q.tolist(), "m": size}
-
-
-def _cramer(factor: int) -> list[Evidence]:
-    gaps = [b - a for a, b in pairwise(_LINE)]
-    items = []
-    for student in _STUDENTS:
-        ahead = list(accumulate(a - b for a, b in zip(_TEACHER, student, strict=True)))[:-1]
-        squared = sum((gap * x * x for gap, x in zip(gaps, ahead, strict=True)), Fraction(0))
-        items.append(exact.check(_energy(_COSTS, _TEACHER, student), "==", factor * squared, says="Cramér's form"))
-    return items
-
-
-@claim(
-    "noise.energy-unbiased",
-    statement=r"E\,\mathcal E(\hat p_m, q) = \mathcal E(p, q) + \tfrac1m \textstyle\sum p_i p_j d_{ij},\quad"
-    r" E\,D_{KL}(\hat p_m, q) = D_{KL}(p, q) + E\,D_{KL}(\hat p_m, p)",
-    source="kdtheory, Theorem 10",
-    expected=Verdict.PROVED,
-    domain="p, q > 0; the additions do not depend on q, so q = p stays the minimiser where it was",
-    uses=("noise.batch-median",),
-    proof=Anchor("06_noise#unbiased", sha256="94cf09b7e2c96811"),
-)
-def energy_unbiased() -> list[Evidence]:
-    """What depends on q is linear in the teacher."""
-    within = sum((_TEACHER[i] * _TEACHER[j] * _COSTS[i][j] for i in range(3) for j in range(3)), Fraction(0))
-    items = [
-        exact.check(_energy_excess(m, q), "==", within / m, says=f"energy distance, m = {m}")
-        for m in (1, 2, 3)
-        for q in _STUDENTS
-    ]
-    same = [
-        exact.check(
-            _kl_excess(2, q), "==", _kl_excess(2, _TEACHER), says="forward KL, m = 2: the same addition as at p"
-        )
-        for q in _STUDENTS
-    ]
-    attempt = numeric.attempt(
-        _energy_drifts,
-        draws=40,
-        oracle="enumeration over all sequences of m tokens",
-        tolerance=1e-12,
-        because="at most 256 float64 terms of size 1",
-        says="energy distance of any points in space",
-    )
-    return [attempt, *items, *same, *_cramer(2)]
-
-
-@energy_unbiased.control
-def _() -> list[Evidence]:
-    """Cramér's form without its factor 2 must not pass."""
-    return _cramer(1)
-
-
-@energy_unbiased.control
-def _() -> list[Evidence]:
-    """The same for W1, that the addition does not depend on q, must not pass."""
-    added = []
-    for q in _STUDENTS:
-        mean = sum((weight * w1_line(_LINE, law, q) for weight, law in batches(_TEACHER, 2)), Fraction(0))
-        added.append(mean - w1_line(_LINE, _TEACHER, q))
-    return [exact.check(added[0], "==", added[1], says="W1, m = 2: addition at two students")]
-
-
-def sharpened(teacher: Law, skew: Fraction) -> list[Fraction]:
-    """Theorem 11: the minimiser of E SKL(δ_y, q), tokens dropped one after the other until λp ≥ α on the rest."""
-    kept = set(range(len(teacher)))
-    while True:
-        free = 1 - skew + skew * len(kept)
-        scale = free / sum(teacher[y] for y in kept)
-        drop = {y for y in kept if scale * teacher[y] < skew}
-        if not drop:
-            return [(scale * a - skew) / (1 - skew) if y in kept else Fraction(0) for y, a in enumerate(teacher)]
-        kept -= drop
-
-
-def _not_best(minimiser: Any) -> Any:
-    def violation(rng: np.random.Generator) -> tuple[float, dict[str, Any]]:
-        p, skew = rng.dirichlet(np.ones(int(rng.integers(2, 6)))), float(rng.uniform(0.02, 0.8))
-
-        def loss(q: Any) -> float:
-            return float(-(p @ np.log(skew + (1 - skew) * q)))
-
-        start = np.full(p.size, 1 / p.size)
-        found = minimize(
-            loss,
-            start,
-            method="SLSQP",
-            bounds=[(0, 1)] * p.size,
-            constraints={"type": "eq", "fun": lambda q: q.sum() - 1},
-            options={"ftol": 1e-14, "maxiter": 300},
-        )
-        searched = np.clip(found.x, 0, None)
-        chosen = np.asarray(minimiser(p, skew), dtype=float)
-        return loss(chosen) - loss(searched / searched.sum()), {"p": p.tolist(), "alpha": skew}
-
-    return violation
-
-
-def _attempt_sharpened(minimiser: Any) -> Evidence:
-    return numeric.attempt(
-        _not_best(minimiser),
-        draws=40,
-        oracle="scipy.optimize.minimize (SLSQP)",
-        tolerance=1e-9,
-        because="the search's own accuracy; it can only do worse than the minimum",
-        says="no better student is found",
-    )
-
-
-@claim(
-    "noise.skew-sharpens",
-    statement=r"\arg\min_q E_{y \sim p} SKL_\alpha(\delta_y, q) = p_y + \frac{\alpha}{1 - \alpha}(V p_y - 1)"
-    r" \text{ if all } p_y \ge \frac{\alpha}{1 + (V - 1)\alpha},\ \text{else } \frac{(\lambda p_y - \alpha)_+}{1 - \alpha}",
-    source="kdtheory, Theorem 11",
-    expected=Verdict.PROVED,
-    domain="p > 0, 0 < α < 1, one-hot targets; with the teacher's full distribution there is no bias",
-    proof=Anchor("06_noise#skew-sharpens", sha256="a577a6435ac1e4a5"),
-)
-def skew_sharpens() -> list[Evidence]:
-    """The logarithm is proper for αu + (1 − α)q, not for q."""
-    teacher, skew = (Fraction(3, 5), Fraction(3, 10), Fraction(1, 10)), Fraction(1, 10)
-    closed = [a + skew / (1 - skew) * (3 * a - 1) for a in teacher]
-    stationary = [a / (skew + (1 - skew) * b) for a, b in zip(teacher, closed, strict=True)]
-    return [
-        _attempt_sharpened(sharpened),
-        *(exact.check(a, "==", b, says="closed form") for a, b in zip(sharpened(teacher, skew), closed, strict=True)),
-        *(exact.check(x, "==", stationary[0], says="p/(α + (1 − α)q) is the same for all") for x in stationary[1:]),
-        exact.check(sharpened((Fraction(9, 10), Fraction(1, 10)), Fraction(1, 5))[1], "==", 0, says="a dropped token"),
-    ]
-
-
-@skew_sharpens.control
-def _() -> Evidence:
-    """The teacher itself must not pass as the minimiser."""
-    return _attempt_sharpened(lambda p, skew: p)
