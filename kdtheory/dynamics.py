@@ -52,7 +52,7 @@ class Event:
         size = student_logits.size
         if self.token is None:
             return Event(int(student_logits.argmax()), self.level, self.rises)
-        if not (isinstance(self.token, (int, np.integer)) and 0 <= self.token < size):
+        if not (checks.is_integer(self.token) and 0 <= self.token < size):
             raise ValueError(f"token = {self.token!r}: one of the indices 0 to {size - 1}")
         return self
 
@@ -76,7 +76,7 @@ class Flow:
     """Where a flow ended.
 
     `time` of the event, located by root finding (the horizon if it did not happen), the student's `logits` (V,) there,
-    whether it `escaped`, the `path` (times, V) at the times asked for, and gradient `evaluations`.
+    whether it `escaped`, the `path` (rows, V) at the times asked for up to then, and gradient `evaluations`.
     """
 
     time: float
@@ -136,42 +136,51 @@ def flow(
     """Follow the gradient flow, or the natural-gradient flow, of a loss until an event.
 
     An explicit Runge-Kutta method of order 8 with step control (`scipy.integrate.solve_ivp`, DOP853): the fields are
-    not stiff, and an implicit method would need a V × V matrix. ValueErrors name the argument that does not fit, and
-    the token at which the gradient is not finite.
+    stiff only near a minimum, and an implicit method would need a V × V matrix.
 
     Parameters
     ----------
     loss : Loss
         From `kdtheory.divergence`, or a sum of such.
-    teacher_logits, student_logits : array_like, shape (V,)
+    teacher_logits, student_logits : array_like, shape (V,), V >= 2
         Teacher (-inf allowed) and the student's start (finite).
     until : Event, optional
         `reaches(token)` or `leaves()`; default `leaves()`. An event that holds at the start has time 0.
+    geometry : {"euclidean", "natural"}
+        Metric of the flow; "natural" needs student logits within 700 nats of each other.
     horizon : float
-        Time at which to give up.
+        Time at which to give up; resting until then costs several evaluations per unit of time.
     at : array_like, shape (times,)
         Increasing times, below the horizon, at which to record the student in `Flow.path`.
     tolerance : float
         Relative and absolute error of each logit per step. Times come out as well, but for float64's own resolution.
     max_evaluations : int
-        RuntimeError beyond: a loss with kinks (total variation, W1) holds the flow in them once it has arrived.
+
+    Raises
+    ------
+    ValueError
+        If an argument does not fit, or the gradient at the start is not finite: argument and token are named.
+    RuntimeError
+        Out of evaluations: the flow rests, at a minimum or in a kink (total variation, W1). Or float64 cannot resolve
+        the event's time: bounded slopes and a gap above 35 nats.
     """
     field, start, event = _prepare(loss, teacher_logits, student_logits, until)
-    _check_choice("geometry", geometry, ("euclidean", "natural"))
+    checks.choice("geometry", geometry, ("euclidean", "natural"))
     times = _check_times(at, horizon)
-    _check_positive(tolerance=tolerance, max_evaluations=max_evaluations)
+    checks.positive(tolerance=tolerance)
+    checks.count(max_evaluations=max_evaluations)
     _check_finite(loss, field.downhill(torch.from_numpy(start), geometry))
     if event.margin(log_softmax(start)) >= 0:
         return Flow(0.0, start, True, start[None][: int(np.sum(times == 0))], 0)
     calls = 0
 
-    def velocity(_: float, z: Array) -> Array:
+    def velocity(time: float, z: Array) -> Array:
         nonlocal calls
         calls += 1
         if calls > max_evaluations:
             raise RuntimeError(
-                f"{loss}: no event after {max_evaluations} evaluations of the gradient. If the loss has kinks the flow "
-                "has run into one: choose an event that comes before, or a shorter horizon"
+                f"{loss}: no event after {max_evaluations} evaluations of the gradient, at time {time:.4g}: the flow "
+                "rests, at a minimum or in a kink of the loss. Choose an event that comes before, or a shorter horizon"
             )
         return field.downhill(torch.from_numpy(z), geometry).numpy()
 
@@ -180,7 +189,7 @@ def flow(
 
     crossing.terminal, crossing.direction = True, 1.0  # type: ignore[attr-defined]
     per_token = tolerance / np.sqrt(start.size)  # SciPy's norm is a mean over tokens, and often only one of them moves
-    options = {"method": "DOP853", "rtol": per_token, "atol": per_token, "events": crossing}
+    options = {"method": "DOP853", "events": crossing, "rtol": per_token, "atol": per_token}
     kept = np.append(times, horizon)  # nothing else: V = 20000 logits times every step would be a gigabyte
     found = solve_ivp(velocity, (0.0, horizon), start, t_eval=kept, **options)
     if not found.success:
@@ -208,18 +217,24 @@ def descend(
     Parameters
     ----------
     loss, teacher_logits, student_logits, until
-        As for `flow`, with the same ValueErrors.
+        As for `flow`.
     optimiser : {"sgd", "adam"}
         "sgd" is z ← z - learning_rate · ∂D/∂z; "adam" has bias correction, `betas` and `epsilon` as PyTorch's.
     max_steps : int
         After these the result is `escaped=False`.
+
+    Raises
+    ------
+    ValueError, RuntimeError
+        If an argument does not fit; if a step overflows the logits.
     """
     field, start, event = _prepare(loss, teacher_logits, student_logits, until)
-    _check_choice("optimiser", optimiser, ("sgd", "adam"))
-    _check_positive(learning_rate=learning_rate, epsilon=epsilon, max_steps=max_steps)
-    if not (len(betas) == 2 and all(0 <= beta < 1 for beta in betas)):
+    checks.choice("optimiser", optimiser, ("sgd", "adam"))
+    checks.positive(learning_rate=learning_rate, epsilon=epsilon)
+    checks.count(max_steps=max_steps)
+    if not (np.shape(betas) == (2,) and all(0 <= beta < 1 for beta in betas)):
         raise ValueError(f"betas = {betas!r}: two numbers in [0, 1)")
-    z = torch.from_numpy(start.copy())
+    z = torch.from_numpy(start)
     _check_finite(loss, field.downhill(z, "euclidean"))
     adam = _Adam(z, learning_rate, betas, epsilon)
     log_q = torch.log_softmax(z, -1)
@@ -231,6 +246,8 @@ def descend(
         else:
             z.sub_(field.gradient(log_q), alpha=learning_rate)
         log_q = torch.log_softmax(z, -1)
+        if torch.isnan(log_q[0]):  # then all are
+            raise RuntimeError(f"{loss}: step {count + 1} overflows the logits; choose a smaller learning rate")
     return Descent(max_steps, z.numpy(), event.margin(log_q) >= 0)
 
 
@@ -238,52 +255,35 @@ class _Adam:
     """Adam's update of a table of logits, in place."""
 
     def __init__(self, z: Tensor, learning_rate: float, betas: tuple[float, float], epsilon: float) -> None:
-        self.z, self.learning_rate, self.betas, self.epsilon = z, learning_rate, betas, epsilon
+        self.z, self.learning_rate, (self.first, self.second), self.epsilon = z, learning_rate, betas, epsilon
         self.mean, self.square, self.count = torch.zeros_like(z), torch.zeros_like(z), 0
 
     def __call__(self, gradient: Tensor) -> None:
         self.count += 1
-        first, second = self.betas
-        self.mean.mul_(first).add_(gradient, alpha=1 - first)
-        self.square.mul_(second).addcmul_(gradient, gradient, value=1 - second)
-        size = (self.square / (1 - second**self.count)).sqrt_().add_(self.epsilon)
-        self.z.addcdiv_(self.mean, size, value=-self.learning_rate / (1 - first**self.count))
+        self.mean.mul_(self.first).add_(gradient, alpha=1 - self.first)
+        self.square.mul_(self.second).addcmul_(gradient, gradient, value=1 - self.second)
+        size = (self.square / (1 - self.second**self.count)).sqrt_().add_(self.epsilon)
+        self.z.addcdiv_(self.mean, size, value=-self.learning_rate / (1 - self.first**self.count))
 
 
-# -- arguments ---------------------------------------------------------------------------------------------------------
 def _prepare(
     loss: Loss, teacher_logits: ArrayLike, student_logits: ArrayLike, until: Event | None
 ) -> tuple[_Field, Array, Event]:
     if not isinstance(loss, Loss):
         raise ValueError(f'loss: expected a Loss such as kdtheory.divergence("fkl"), got {type(loss).__name__}')
     teacher, student, _ = checks.logits(teacher_logits, student_logits)
-    torch.empty(
-        2 << 20, dtype=torch.float64
-    )  # freed at once: glibc then keeps arrays of this size instead of unmapping
     if student.ndim != 1 or student.numel() < 2:
         raise ValueError(f"student_logits has shape {tuple(student.shape)}: one table of logits, shape (V,), V >= 2")
-    start = student.cpu().numpy()
+    start = student.cpu().numpy().copy()  # the result must not share the caller's memory
     if np.isinf(start).any():
-        index = int(np.argmax(np.isinf(start)))
-        raise ValueError(f"student_logits[{index}] is -inf: no flow leaves it; start from a finite logit")
+        raise ValueError(f"student_logits[{start.argmin()}] is -inf: no flow leaves it; start from a finite logit")
     if until is not None and not isinstance(until, Event):
         raise ValueError(f"until: expected reaches(token) or leaves(), got {type(until).__name__}")
     return _Field(loss, teacher.cpu()), start, (until or leaves()).settled(start)
 
 
-def _check_choice(name: str, value: object, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise ValueError(f"{name} = {value!r}: one of {', '.join(map(repr, known))}")
-
-
-def _check_positive(**given: float) -> None:
-    for name, value in given.items():
-        if not (isinstance(value, (int, float)) and np.isfinite(value) and value > 0):
-            raise ValueError(f"{name} = {value!r}: give a positive finite number")
-
-
 def _check_times(at: ArrayLike, horizon: float) -> Array:
-    _check_positive(horizon=horizon)
+    checks.positive(horizon=horizon)
     times = np.asarray(at, dtype=np.float64)
     if times.ndim != 1 or not ((times >= 0) & (times < horizon)).all() or (np.diff(times) <= 0).any():
         raise ValueError("at: increasing times, shape (times,), from 0 up to (not including) the horizon")

@@ -2,6 +2,7 @@
 
 A point is a vector of probabilities, shape (..., V); a tangent vector v at it sums to zero, the velocity of a curve of
 points. The Fisher metric is <u, v>_p = Σ u v / p, and p -> 2 √p carries it to the sphere of radius 2 (chapter 04).
+Batches broadcast, sizes V must agree; a ValueError names an argument that is no point or no tangent vector.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
+from kdtheory import points
+
 Array = NDArray[np.float64]
-_SUM_TOLERANCE = 1e-6  # what float32 probabilities over 20,000 tokens can miss
 __all__ = [
     "Pair",
     "centred_logits",
@@ -48,7 +50,10 @@ class Pair(NamedTuple):
 
 
 def softmax(logits: ArrayLike, axis: int = -1) -> Array:
-    """Probabilities from logits, -inf allowed. Shapes (..., V) -> (..., V); unlike SciPy's, over tokens by default."""
+    """Probabilities from logits, -inf allowed. Shapes (..., V) -> (..., V); unlike SciPy's, over tokens by default.
+
+    Nothing is checked: a row with NaN or +inf, or of -inf alone, gives NaN.
+    """
     return special.softmax(np.asarray(logits, dtype=np.float64), axis=axis)
 
 
@@ -58,8 +63,8 @@ def log_softmax(logits: ArrayLike, axis: int = -1) -> Array:
 
 
 def logits_of(p: ArrayLike) -> Array:
-    """Logits whose softmax is p: log p, -inf at zeros. Shapes (..., V) -> (..., V)."""
-    p = np.asarray(p, dtype=np.float64)
+    """Logits whose softmax is p >= 0 (scaled or not): log p, -inf at zeros. Shapes (..., V) -> (..., V)."""
+    p = points.nonnegative(p, "p")
     out = np.full(p.shape, -np.inf)
     np.log(p, out=out, where=p > 0)
     return out
@@ -73,7 +78,7 @@ def centred_logits(p: ArrayLike) -> Array:
     ValueError
         If p has a zero: only the open simplex has logits.
     """
-    return project_to_tangent(np.log(_open(p)))
+    return project_to_tangent(np.log(points.interior(p)))
 
 
 def project_to_tangent(vector: ArrayLike) -> Array:
@@ -89,23 +94,28 @@ def softmax_jacobian(logits: ArrayLike) -> Array:
 
 
 def fisher_rao(p: ArrayLike, q: ArrayLike) -> Array:
-    """Fisher-Rao distance 2 arccos Σ √(pq), in radians of the sphere of radius 2 (`amari2000methods`, Section 2.3).
+    """Fisher-Rao distance 2 arccos Σ √(pq), in [0, π]: length on the sphere of radius 2 (`amari2000methods`, 2.3).
 
-    Shapes (..., V), (..., V) -> (...). Through the chord, because arccos loses half its digits near 1.
+    Shapes (..., V), (..., V) -> (...); zeros allowed. Through the chord: arccos loses half its digits near 1.
     """
-    chord = np.linalg.norm(np.sqrt(np.asarray(p, float)) - np.sqrt(np.asarray(q, float)), axis=-1)
+    p, q = points.closed(p, "p"), points.closed(q, "q")
+    points.same_size(p=p, q=q)
+    chord = np.linalg.norm(np.sqrt(p) - np.sqrt(q), axis=-1)
     return 4 * np.arcsin(np.clip(chord / 2, 0, 1))
 
 
 def fisher_inner(u: ArrayLike, v: ArrayLike, p: ArrayLike) -> Array:
     """Fisher metric Σ u v / p of tangent vectors at p > 0. Shapes (..., V) three times -> (...)."""
-    return (np.asarray(u, float) * np.asarray(v, float) / _open(p)).sum(-1)
+    u, v, p = np.asarray(u, float), np.asarray(v, float), points.interior(p)
+    points.same_size(u=u, v=v, p=p)
+    return (u * (v / p)).sum(-1)  # u v underflows near the boundary
 
 
 def fisher_projection(vector: ArrayLike, p: ArrayLike) -> Array:
     """Projection onto Σ v = 0 that is orthogonal for Σ u v / p: v - p Σ v. Shapes (..., V), (..., V) -> (..., V)."""
-    v = np.asarray(vector, dtype=np.float64)
-    return v - _open(p) * v.sum(axis=-1, keepdims=True)
+    v, p = np.asarray(vector, dtype=np.float64), points.interior(p)
+    points.same_size(vector=v, p=p)
+    return v - p * v.sum(axis=-1, keepdims=True)
 
 
 def fisher_geodesic(p: ArrayLike, q: ArrayLike, t: ArrayLike) -> Array:
@@ -117,7 +127,7 @@ def fisher_geodesic(p: ArrayLike, q: ArrayLike, t: ArrayLike) -> Array:
     t : array_like, shape (...)
         Broadcasts against the batch of p and q: shape (T,) with p, q of shape (V,) gives (T, V).
     """
-    p, q, t = _closed(p, "p"), _closed(q, "q"), _times(t)
+    p, q, t = points.closed(p, "p"), points.closed(q, "q"), points.times(t)
     angle = fisher_rao(p, q)[..., None] / 2
     root = ((1 - t) * _sinc((1 - t) * angle) * np.sqrt(p) + t * _sinc(t * angle) * np.sqrt(q)) / _sinc(angle)
     return root**2
@@ -131,7 +141,7 @@ def fisher_exp(p: ArrayLike, v: ArrayLike) -> Array:
     ValueError
         If v is not tangent, or if the geodesic has left the open simplex by then (see `exit_time`).
     """
-    p, v = _open(p), _tangent(v)
+    p, v = points.interior(p), points.tangent(v)
     left = exit_time(p, v)
     if np.any(left <= 1):
         where = tuple(int(i) for i in np.argwhere(left <= 1)[0])
@@ -149,7 +159,7 @@ def exit_time(p: ArrayLike, v: ArrayLike) -> Array:
 
     Less than π/|v|, whatever v is: the open simplex is not geodesically complete. Shapes (..., V), (..., V) -> (...).
     """
-    p, v = _open(p), _tangent(v)
+    p, v = points.interior(p), points.tangent(v)
     speed = np.sqrt(fisher_inner(v, v, p))
     steepest = (-v / p).max(axis=-1)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -157,26 +167,30 @@ def exit_time(p: ArrayLike, v: ArrayLike) -> Array:
 
 
 def fisher_log(p: ArrayLike, q: ArrayLike) -> Array:
-    """Velocity at p > 0 of the shortest curve to q: `fisher_exp(p, fisher_log(p, q))` is q. q may have zeros.
+    """Velocity at p > 0 of the shortest curve to q: `fisher_exp(p, fisher_log(p, q))` is q > 0. q may have zeros.
 
-    Shapes (..., V), (..., V) -> (..., V). Written so that nothing cancels when q is near p.
+    Shapes (..., V), (..., V) -> (..., V). Nothing cancels when q is near p, and sums that miss 1 leave v tangent.
     """
-    p, q = _open(p), _closed(q, "q")
+    p, q = points.interior(p), points.closed(q, "q")
     angle = fisher_rao(p, q)[..., None] / 2
-    towards = np.sqrt(p) * (q - p) / (np.sqrt(p) + np.sqrt(q)) + 2 * p * np.sin(angle / 2) ** 2
-    return 2 * towards / _sinc(angle)
+    towards = (q - p) * (np.sqrt(p) / (np.sqrt(p) + np.sqrt(q))) + 2 * p * np.sin(angle / 2) ** 2
+    return fisher_projection(2 * towards / _sinc(angle), p)
 
 
 def m_geodesic(p: ArrayLike, q: ArrayLike, t: ArrayLike) -> Array:
     """Mixture (1 - t) p + t q at time t in [0, 1]: straight in probabilities. Shapes as in `fisher_geodesic`."""
-    p, q, t = _closed(p, "p"), _closed(q, "q"), _times(t)
+    p, q, t = points.closed(p, "p"), points.closed(q, "q"), points.times(t)
+    points.same_size(p=p, q=q)
     return (1 - t) * p + t * q
 
 
 def e_geodesic(p: ArrayLike, q: ArrayLike, t: ArrayLike) -> Array:
-    """Point ∝ p^(1-t) q^t: straight in logits. p, q > 0; any real t. Shapes as in `fisher_geodesic`."""
-    s = np.asarray(t, dtype=np.float64)[..., None]
-    return softmax((1 - s) * np.log(_open(p, "p")) + s * np.log(_open(q, "q")))
+    """Point ∝ p^(1-t) q^t: straight in logits. p, q > 0; any finite t. Shapes as in `fisher_geodesic`."""
+    p, q, s = points.interior(p, "p"), points.interior(q, "q"), np.asarray(t, dtype=np.float64)[..., None]
+    points.same_size(p=p, q=q)
+    if not np.isfinite(s).all():
+        raise ValueError("t must be finite")
+    return softmax((1 - s) * np.log(p) + s * np.log(q))
 
 
 def natural_gradient(q: ArrayLike, *, slope: ArrayLike | None = None, logit_gradient: ArrayLike | None = None) -> Array:
@@ -189,10 +203,12 @@ def natural_gradient(q: ArrayLike, *, slope: ArrayLike | None = None, logit_grad
     ValueError
         If not exactly one of slope and logit_gradient is given, or q has a zero.
     """
-    q = _open(q, "q")
+    q = points.interior(q, "q")
     if (slope is None) == (logit_gradient is None):
         raise ValueError("natural_gradient needs slope= or logit_gradient=, and not both")
-    g = np.asarray(slope, float) if logit_gradient is None else np.asarray(logit_gradient, float) / q
+    given = np.asarray(slope if logit_gradient is None else logit_gradient, dtype=np.float64)
+    points.same_size(**{"q": q, "slope" if logit_gradient is None else "logit_gradient": given})
+    g = given if logit_gradient is None else given / q
     return g - (q * g).sum(axis=-1, keepdims=True)
 
 
@@ -201,54 +217,24 @@ def _sinc(x: Array) -> Array:
     return np.sinc(x / np.pi)
 
 
-def _closed(p: ArrayLike, name: str = "p") -> Array:
-    """The argument as probabilities, zeros allowed."""
-    p = np.asarray(p, dtype=np.float64)
-    if p.ndim == 0 or not np.all(p >= 0):
-        where = np.argwhere(~(p >= 0))
-        raise ValueError(f"{name}{where[0].tolist() if p.ndim else ''} is not a probability: entries are >= 0")
-    worst = np.abs(p.sum(axis=-1) - 1).max(initial=0.0)
-    if not worst <= _SUM_TOLERANCE:
-        raise ValueError(f"{name} sums to 1 up to {worst:.3g}: divide each row by its sum")
-    return p
-
-
-def _open(p: ArrayLike, name: str = "p") -> Array:
-    """The argument as probabilities, all positive."""
-    p = _closed(p, name)
-    if not np.all(p > 0):
-        where = np.argwhere(p <= 0)[0].tolist()
-        raise ValueError(f"{name}{where} = 0 lies on the boundary of the simplex: this needs full support")
-    return p
-
-
-def _tangent(v: ArrayLike) -> Array:
-    """The argument as tangent vectors."""
-    v = np.asarray(v, dtype=np.float64)
-    if not np.all(np.abs(v.sum(axis=-1)) <= _SUM_TOLERANCE * np.abs(v).sum(axis=-1)):
-        raise ValueError("v is not tangent to the simplex: it must be finite and sum to 0; see fisher_projection")
-    return v
-
-
-def _times(t: ArrayLike) -> Array:
-    """Times in [0, 1] with an axis for the tokens."""
-    t = np.asarray(t, dtype=np.float64)
-    if not np.all((t >= 0) & (t <= 1)):
-        raise ValueError("t must lie in [0, 1]: between p and q; fisher_exp continues beyond q")
-    return t[..., None]
-
-
 def zipf(size: int, exponent: float = 1.0) -> Array:
     """p_i ∝ i^(-exponent), i = 1..V: the long tail of a vocabulary. Shape (V,)."""
-    if size < 1:
-        raise ValueError(f"size = {size}: a vocabulary has at least one token")
+    if size < 1 or size % 1 or not np.isfinite(exponent):
+        raise ValueError(
+            f"size = {size}, exponent = {exponent}: a vocabulary has at least one token, its power is finite"
+        )
     weight = np.arange(1, size + 1, dtype=np.float64) ** -exponent
     return weight / weight.sum()
 
 
 def saturated(teacher: ArrayLike, gap: float, wrong: int = 0) -> Pair:
-    """A student sure of the token `wrong`: its logit leads all others, which are equal, by `gap` nats."""
-    p = np.asarray(teacher, dtype=np.float64)
+    """A student sure of the token `wrong`: its logit leads all others, which are equal, by `gap` nats.
+
+    The teacher is given as probabilities, shape (V,), the pair as logits.
+    """
+    p = points.closed(teacher, "teacher")
+    if p.ndim != 1 or not 0 <= wrong < p.size or not np.isfinite(gap):
+        raise ValueError(f"teacher of shape {p.shape}, gap = {gap}, wrong = {wrong}: (V,), finite, one of 0 to V - 1")
     student = np.zeros_like(p)
     student[wrong] = gap
     return Pair(f"saturated, gap {gap:g}", logits_of(p), student)

@@ -183,7 +183,7 @@ def test_path_ends_with_the_event():
 
 
 def test_a_flow_that_runs_into_a_kink_says_so():
-    with pytest.raises(RuntimeError, match=r"tvd: no event after 3000 evaluations .* kinks"):
+    with pytest.raises(RuntimeError, match=r"tvd: no event after 3000 evaluations .* kink"):
         dynamics.flow(
             kd.divergence("tvd"),
             teacher_logits=np.log([0.9, 0.06, 0.04]),
@@ -191,6 +191,24 @@ def test_a_flow_that_runs_into_a_kink_says_so():
             until=dynamics.reaches(0, 0.95),  # more than the teacher gives it
             max_evaluations=3000,
         )
+
+
+def test_resting_before_the_event_says_so():
+    with pytest.raises(RuntimeError, match=r"fkl: no event after 500 evaluations .* at time .*: the flow rests"):
+        dynamics.flow(FKL, **GOOD, until=dynamics.reaches(0, 0.95), max_evaluations=500)
+
+
+def test_a_step_that_overflows_is_named():
+    with pytest.raises(RuntimeError, match=r"chi2: step \d+ overflows the logits; choose a smaller learning rate"):
+        dynamics.descend(kd.divergence("chi2"), **GOOD, until=dynamics.reaches(3, 0.95), learning_rate=1e4)
+
+
+@pytest.mark.parametrize("run", [dynamics.flow, dynamics.descend])
+def test_the_result_does_not_share_the_callers_memory(run):
+    start = torch.tensor(Z)
+    ended = run(FKL, teacher_logits=np.log(P), student_logits=start, until=dynamics.reaches(1))  # holds at the start
+    ended.logits[:] = 7.0
+    np.testing.assert_array_equal(start, Z)
 
 
 GOOD = {"teacher_logits": np.log(P), "student_logits": Z}
@@ -220,6 +238,10 @@ def test_bad_input_is_named(run, change, message):
         (dynamics.flow, {"geometry": "round"}, "geometry = 'round': one of 'euclidean', 'natural'"),
         (dynamics.flow, {"horizon": np.inf}, "horizon = inf: give a positive finite number"),
         (dynamics.flow, {"tolerance": 0.0}, "tolerance = 0.0"),
+        (dynamics.flow, {"max_evaluations": True}, "max_evaluations = True: give a positive integer"),
+        (dynamics.descend, {"max_steps": 1.5}, "max_steps = 1.5: give a positive integer"),
+        (dynamics.descend, {"until": dynamics.reaches(True)}, "token = True: one of the indices"),
+        (dynamics.descend, {"betas": 0.9}, r"betas = 0.9: two numbers in \[0, 1\)"),
         (dynamics.flow, {"at": [1.0, 0.5]}, "at: increasing times"),
         (dynamics.descend, {"optimiser": "lion"}, "optimiser = 'lion': one of 'sgd', 'adam'"),
         (dynamics.descend, {"learning_rate": -1.0}, "learning_rate = -1.0"),
@@ -229,6 +251,13 @@ def test_bad_input_is_named(run, change, message):
 def test_bad_options_are_named(run, change, message):
     with pytest.raises(ValueError, match=message):
         run(FKL, **(GOOD | change))
+
+
+def test_numbers_of_numpy_are_numbers():
+    ended = dynamics.flow(
+        FKL, **GOOD, until=dynamics.reaches(0, 0.95), horizon=np.float32(2), tolerance=np.float64(1e-6)
+    )
+    assert (ended.time, ended.escaped) == (2.0, False)
 
 
 def test_what_is_not_a_loss_is_named():

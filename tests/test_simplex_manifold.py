@@ -178,6 +178,16 @@ def test_leaving_the_simplex():
         (lambda: simplex.m_geodesic([0.5, 0.5], [np.nan, 0.5], 0.5), r"q\[0\] is not a probability"),
         (lambda: simplex.e_geodesic([0.5, 0.5], [0.0, 1.0], 0.5), r"q\[0\] = 0"),
         (lambda: simplex.natural_gradient([0.5, 0.5]), "slope= or logit_gradient="),
+        (
+            lambda: simplex.natural_gradient([0.5, 0.5], slope=[1.0, 2.0, 3.0]),
+            r"q has shape \(2,\), slope has shape \(3,",
+        ),
+        (lambda: simplex.e_geodesic([0.5, 0.5], [0.3, 0.7], np.inf), "t must be finite"),
+        (lambda: simplex.fisher_rao([1.0], [0.5, 0.5]), r"p has shape \(1,\), q has shape \(2,\)"),
+        (lambda: simplex.fisher_rao([1.0, 2.0], [0.5, 0.5]), "p sums to 1 up to 2"),
+        (lambda: simplex.logits_of([np.nan, 0.5]), r"p\[0\] is not a probability"),
+        (lambda: simplex.zipf(2.5), "size = 2.5"),
+        (lambda: simplex.saturated([0.5, 0.5], 3.0, wrong=2), "wrong = 2"),
         (lambda: simplex.natural_gradient([1.0, 0.0], slope=[1.0, 0.0]), r"q\[1\] = 0"),
         (lambda: simplex.fisher_inner([1, -1], [1, -1], 0.5), "p is not a probability"),
     ],
@@ -195,3 +205,23 @@ def test_shapes_broadcast():
     np.testing.assert_allclose(simplex.fisher_exp(p, simplex.fisher_log(p, q)), q, rtol=1e-11)
     assert simplex.e_geodesic(p[0, 0], q[0, 0], np.linspace(-1, 2, 7)).shape == (7, 4)
     assert simplex.natural_gradient(q, slope=np.log(q / p)).shape == (3, 5, 4)
+
+
+@pytest.mark.parametrize("size", [1e-9, 1e-14, 1e-15])
+def test_the_velocity_to_a_point_nearby_is_tangent(size):
+    p = np.array([0.1, 0.2, 0.3, 0.4])
+    q = p + size * np.array([1.0, -2.0, 3.0, -2.0])
+    np.testing.assert_allclose(simplex.fisher_exp(p, simplex.fisher_log(p, q)), q, rtol=1e-15)
+
+
+def test_sums_of_float32_are_sums_of_probabilities():
+    p, q = (simplex.softmax(np.random.default_rng(seed).normal(size=20_000)).astype(np.float32) for seed in (0, 1))
+    near = (0.9999 * p + 0.0001 * q).astype(np.float32)
+    np.testing.assert_allclose(simplex.fisher_exp(p, simplex.fisher_log(p, near)), near, rtol=1e-5)  # float32 sums
+
+
+def test_nothing_underflows_within_1e_300_of_a_corner():
+    p, q = np.array([1.0, 1e-300, 1e-300]), np.array([1.0, 3e-300, 1e-300])
+    v = simplex.fisher_log(p, q)
+    assert math.sqrt(simplex.fisher_inner(v, v, p)) == pytest.approx(2 * (math.sqrt(3) - 1) * 1e-150, rel=1e-12)
+    np.testing.assert_allclose(simplex.fisher_exp(p, v), q, rtol=1e-12)

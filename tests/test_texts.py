@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from markdown_it import MarkdownIt
 
 from kdtheory import claims
 from kdtheory.divergences import RECORDS
@@ -75,3 +76,25 @@ def test_a_proof_stands_in_the_chapter_of_its_claim_or_of_what_it_uses(item):
     topic = item.proof.chapter[3:]
     assert topic in {item.chapter, *(used.split(".")[0] for used in item.uses)}
     assert item.proof.name in proofs.anchors(CHAPTERS.get(f"{item.proof.chapter}.md", ""))
+
+
+def emphasised_by_underscores(text):
+    """Lines of a page in which Markdown takes underscores, which only formulas hold here, for emphasis."""
+    blocks = MarkdownIt("commonmark").enable("table").parse(text)
+    starts = ("em_open", "strong_open")
+    return [
+        block.map[0] + 1
+        for block in blocks
+        if block.type == "inline"
+        and any(token.type in starts and token.markup.startswith("_") for token in block.children)
+    ]
+
+
+def test_a_formula_that_turns_into_emphasis_is_found():
+    assert emphasised_by_underscores(r"$(a)_+$ and $(b)_+$") == [1]
+    assert emphasised_by_underscores(r"$(a)_ +$ and $(b)_ +$, *meant*") == []
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_no_formula_turns_into_emphasis(name):
+    assert emphasised_by_underscores(CHAPTERS[name]) == []

@@ -140,6 +140,32 @@ def check_temperature(temperature: float) -> None:
         raise ValueError(f"temperature = {temperature!r}: give a positive number")
 
 
+def is_integer(value: object) -> bool:
+    """Whether this is an integer of Python or NumPy, and not a bool."""
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def positive(**given: object) -> None:
+    """Raise ValueError, with the name, unless each is a positive finite number."""
+    for name, value in given.items():
+        number = is_integer(value) or isinstance(value, (float, np.floating))
+        if not (number and 0 < value < math.inf):  # type: ignore[operator]
+            raise ValueError(f"{name} = {value!r}: give a positive finite number")
+
+
+def count(**given: object) -> None:
+    """Raise ValueError, with the name, unless each is a positive integer."""
+    for name, value in given.items():
+        if not (is_integer(value) and value > 0):  # type: ignore[operator]
+            raise ValueError(f"{name} = {value!r}: give a positive integer")
+
+
+def choice(name: str, value: object, known: tuple[str, ...]) -> None:
+    """Raise ValueError unless the value is one of those known."""
+    if value not in known:
+        raise ValueError(f"{name} = {value!r}: one of {', '.join(map(repr, known))}")
+
+
 def _describe(x: Any) -> str:
     return f"{x.dtype} {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
 

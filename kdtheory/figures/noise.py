@@ -79,7 +79,7 @@ SIZES = (10, 100, 1000)
 
 @computed("noise_samples.csv")
 def EMPIRICAL() -> pd.DataFrame:
-    """Columns V, n, measure (tv, fkl, w1), mean, bound; uniform teachers, equally spaced tokens on [0, 1]; exact sums."""
+    """Columns V, n, measure (tv, fkl, w1), mean, bound; uniform teachers, tokens equally spaced; exact sums."""
     from scipy.stats import binom
 
     rows = []
@@ -177,10 +177,11 @@ def _fits(logs: Any, place: int, share: float) -> dict[str, float]:
 def OUTLIERS() -> pd.DataFrame:
     """Columns panel (position, share), x, loss, location: grid of 0.02."""
     logs, rows = _peaks(), []
-    for panel, pairs in {
+    panels: dict[str, list[tuple[Any, float]]] = {
         "position": [(place, 0.05) for place in PLACES],
-        "share": [(30, share) for share in SHARES],
-    }.items():
+        "share": [(30, float(share)) for share in SHARES],
+    }
+    for panel, pairs in panels.items():
         for place, share in pairs:
             x = place if panel == "position" else share
             rows += [

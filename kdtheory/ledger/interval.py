@@ -4,6 +4,7 @@ import heapq
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from fractions import Fraction
+from numbers import Rational, Real
 from typing import Any
 
 from flint import arb, arb_series, ctx, fmpq
@@ -34,8 +35,9 @@ def certify(
         Takes the coordinates by name, each a ball (`flint.arb`), and returns a ball that encloses the residual
         there; divisions and logarithms that a ball cannot carry come out as NaN and are split further. If it is
         made of + - * / and the methods log, exp, sqrt, sin, cos, it is also fed power series, and the mean value
-        form sharpens the enclosure. Constants are exact too: `ball("1/10")`, never 0.1; and no branches: an `if` or
-        Python's `max` on balls decides by chance, `arb.max` does not. Where both sides of an inequality touch, divide
+        form sharpens the enclosure. Constants are exact too: `ball("1/10")`, never 0.1; nothing of `math` or NumPy,
+        which silently take the middle of a ball; and no branches: an `if` or Python's `max` on balls decides by
+        chance, `arb.max` does not. Where both sides of an inequality touch, divide
         the touching factor out first: no subdivision proves 0 <= 0.
     box
         Coordinate -> (low, high), exact: integers, Fractions or text such as "1/10". Floats are refused.
@@ -58,14 +60,17 @@ def certify(
     Raises
     ------
     TypeError
-        If a bound is a float.
+        If a bound is a float or no number, or the residual returns something else than a ball.
     ValueError
-        If the box is empty or a side has low > high.
+        If the box is empty, a side has low > high, boxes < 1, or the residual is seen to be no enclosure.
     """
-    names, whole = tuple(box), tuple(_side(name, *ends) for name, ends in box.items())
-    if not names:
+    if not box:
         raise ValueError("box is empty: name at least one coordinate, such as {'q': ('1/100', 1)}")
+    if boxes < 1:
+        raise ValueError(f"boxes = {boxes}: look at one part at least")
+    names, whole = tuple(box), tuple(_side(name, *ends) for name, ends in box.items())
     with ctx.workprec(bits), _series_of(2):
+        _check_enclosure(residual, names, whole)
         outcome, used, at = _search(residual, names, whole, strict, boxes)
     described = "box " + ", ".join(f"{name} in [{low}, {high}]" for name, (low, high) in zip(names, whole, strict=True))
     ok = None if outcome is None else outcome is not (role in _HOPES_FOR_FAILURE)
@@ -78,6 +83,16 @@ def certify(
         data["counterexample"] = _point(names, at)
         found = f"fails at {data['counterexample']}"
     return Evidence("interval", role, ok, f"{says}: {found}.", described, data)
+
+
+def _check_enclosure(residual: Callable[..., arb], names: tuple[str, ...], whole: Sides) -> None:
+    """Two corners of the box: what the residual returns there must meet what it returns for the box."""
+    enclosure = _at(residual, names, whole)
+    for end in (0, 1):
+        corner = tuple((side[end], side[end]) for side in whole)
+        if not _at(residual, names, corner).overlaps(enclosure):
+            place = _point(names, tuple(side[end] for side in whole))
+            raise ValueError(f"the residual at {place} lies outside its own ball for the whole box: is a float in it?")
 
 
 @contextmanager
@@ -117,7 +132,13 @@ def _settled(value: arb, strict: bool) -> bool:
 
 
 def _at(residual: Callable[..., arb], names: tuple[str, ...], sides: Sides) -> arb:
-    return residual(**{name: ball(low, high) for name, (low, high) in zip(names, sides, strict=True)})
+    return _ball_from("residual", residual(**{name: ball(*side) for name, side in zip(names, sides, strict=True)}))
+
+
+def _ball_from(what: str, value: object) -> arb:
+    if not isinstance(value, arb):  # a float compares as well, but proves nothing
+        raise TypeError(f"the {what} returned {type(value).__name__} {value}: return a ball (flint.arb)")
+    return value
 
 
 def _mean_value(residual: Callable[..., arb], names: tuple[str, ...], sides: Sides, here: arb) -> arb:
@@ -172,10 +193,17 @@ def within(
     -------
     Evidence
         Of kind `interval` and scope "instance". ok is None if the ball is too wide to tell.
+
+    Raises
+    ------
+    TypeError
+        If a bound is a float or no number, or value returns something else than a ball.
+    ValueError
+        If low > high.
     """
     bottom, top = _side("low, high", low, high)
     with ctx.workprec(bits):
-        found = value()
+        found = _ball_from("value", value())
         inside = bool(found >= ball(bottom, bottom)) and bool(found <= ball(top, top))
         outside = bool(found < ball(bottom, bottom)) or bool(found > ball(top, top))
         shown = found.str(15)
@@ -189,16 +217,24 @@ def within(
 
 
 def ball(low: Number, high: Number | None = None) -> arb:
-    """The smallest ball at the working precision that holds [low, high], or the number `low`."""
-    first, last = _exact("low", low), _exact("high", low if high is None else high)
+    """The smallest ball at the working precision that holds [low, high], or the number `low`. Errors as `within`."""
+    first, last = _side("the ball", low, low if high is None else high)
     ends = [arb(fmpq(end.numerator, end.denominator)) for end in (first, last)]
     return ends[0] if first == last else ends[0].union(ends[1])
 
 
 def _exact(name: str, number: Number) -> Fraction:
-    if isinstance(number, float):
-        raise TypeError(f"{name} = {number!r} is a float: write an exact number, such as '1/10' or Fraction(1, 10)")
-    return Fraction(number)
+    if isinstance(number, Fraction):
+        return number
+    if isinstance(number, Rational):  # of NumPy or SymPy
+        return Fraction(int(number.numerator), int(number.denominator))
+    if not isinstance(number, str):
+        word = "a float" if isinstance(number, Real) else "no number"
+        raise TypeError(f"{name} = {number!r} is {word}: write an exact number, such as '1/10' or Fraction(1, 10)")
+    try:
+        return Fraction(number)
+    except (ValueError, ZeroDivisionError):
+        raise ValueError(f"{name} = {number!r}: write an exact number, such as '1/10'") from None
 
 
 def _side(name: str, low: Number, high: Number) -> tuple[Fraction, Fraction]:

@@ -16,6 +16,7 @@ import pandas as pd
 
 from kdtheory import checkout, figures
 from kdtheory.figures import style, tables
+from kdtheory.ledger import Verdict
 
 _BLOCK = re.compile(r"(<!-- generated:([a-z0-9_ :-]+) -->\n)(.*?)(<!-- /generated -->)", re.DOTALL)
 _TABLE_ROW = re.compile(r"^\s*\|.*\|\s*$")
@@ -98,12 +99,21 @@ def verdict_table(data: Path, chapter: str) -> str:
 
 @block("verdict-table")
 def verdict_overview(data: Path, _: str) -> str:
-    """Chapter by chapter: which claims have which verdict."""
+    """Chapter by chapter: how many claims have which verdict."""
     found = figures.load_data("verdicts", data)
-    found = found.assign(slug=[f"`{id.partition('.')[2]}`" for id in found["id"]])
-    grouped = found.groupby(["chapter", "verdict"])["slug"].agg(["size", ", ".join]).reset_index()
-    table = grouped.set_axis(["chapter", "verdict", "claims", "which"], axis=1)
-    return tables.to_markdown(table)
+    counts = pd.crosstab(found["chapter"], found["verdict"])
+    verdicts = [str(verdict) for verdict in Verdict if verdict in counts.columns]
+    chapters = {name.partition("_")[2]: name for name in sorted(path.stem for path in _chapters())}
+    rows = [
+        {"chapter": f"[{name[:2]} {topic}](proofs/{name}.md)", **{word: counts.loc[topic, word] for word in verdicts}}
+        for topic, name in chapters.items()
+        if topic in counts.index
+    ]
+    return tables.to_markdown(pd.DataFrame(rows))
+
+
+def _chapters() -> list[Path]:
+    return list((checkout.required() / "proofs").glob("*.md"))
 
 
 @block("gradients-table")

@@ -1,9 +1,12 @@
 """Ball arithmetic: boxes are proved or refuted rigorously, never guessed."""
 
+import math
 from fractions import Fraction
 
 import mpmath
+import numpy as np
 import pytest
+import sympy as sp
 from flint import arb, ctx
 
 from kdtheory.ledger import interval
@@ -85,8 +88,29 @@ def test_a_ball_holds_its_ends_and_nothing_leaks():
         ({"x": (0.5, 1)}, TypeError, "lower bound of x = 0.5 is a float"),
         ({"x": (1, 0)}, ValueError, "x: the lower bound 1 is above the upper bound 0"),
         ({}, ValueError, "box is empty"),
+        ({"x": (0, "inf")}, ValueError, "upper bound of x = 'inf': write an exact number"),
+        ({"x": (None, 1)}, TypeError, "lower bound of x = None is no number"),
+        ({"x": (np.float32(0.5), 1)}, TypeError, "lower bound of x = .* is a float"),
     ],
 )
 def test_bad_boxes(box, error, says):
     with pytest.raises(error, match=says):
         interval.certify(lambda **_: arb(0), box, says="")
+
+
+def test_exact_numbers_of_other_libraries():
+    assert interval.ball(np.int64(3)) == interval.ball(sp.Integer(3)) == arb(3)
+    with pytest.raises(ValueError, match="the lower bound 2 is above the upper bound 1"):
+        interval.ball(2, 1)
+
+
+def test_a_float_is_not_taken_for_a_ball():
+    """`math.log` takes the middle of a ball: log x < 1/2 would hold on [1, 2]."""
+    with pytest.raises(TypeError, match="the residual returned float"):
+        interval.certify(lambda x: math.log(x) - 0.5, {"x": (1, 2)}, says="log")
+    with pytest.raises(ValueError, match=r"the residual at .* lies outside its own ball"):
+        interval.certify(lambda x: interval.ball(0) + math.log(x) - 0.5, {"x": (1, 2)}, says="log")
+    with pytest.raises(TypeError, match="the value returned float"):
+        interval.within(lambda: 0.5, 0, 1, says="half")
+    with pytest.raises(ValueError, match="boxes = 0"):
+        interval.certify(lambda x: x, {"x": (1, 2)}, says="x", boxes=0)

@@ -10,7 +10,7 @@ import sympy as sp
 from kdtheory.claims.geometry import distances as d
 from kdtheory.ledger import Anchor, Evidence, Verdict, claim, exact, symbolic
 
-_PROOF = Anchor("04_geometry#inequalities", sha256="0fe2e6d7aa57f405")
+_PROOF = Anchor("04_geometry#inequalities", sha256="8ba649212d1365a0")
 
 
 def _w1_fails_by(low: float, high: float) -> d.Fails:

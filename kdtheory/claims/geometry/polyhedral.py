@@ -160,7 +160,7 @@ def _squares(p: Sequence[Fraction], q: Sequence[Fraction], role: Role) -> Eviden
     domain="C symmetric, C_ii = 0 < C_ij, p in the open simplex",
     condition="TV(p, q) <= p_min",
     uses=("geometry.polyhedral",),
-    proof=Anchor("04_geometry#near-the-teacher", sha256="a367dc54a59ece59"),
+    proof=Anchor("04_geometry#near-the-teacher", sha256="8338b4d28959be08"),
 )
 def near_the_teacher() -> list[Evidence]:
     """Three tokens on a line: a middle one of 1/3 can be pushed along by a mass of 1/3, one of 1/10 not by 1/5."""
@@ -272,7 +272,7 @@ def _arrives_in_time() -> Evidence:
     domain="C_ii = 0, C_ij >= c > 0 for i != j, p in the open simplex, ξ = q(g - ḡ) a subgradient of F = T_C(p,"
     " softmax)",
     uses=("geometry.polyhedral", "geometry.natural-gradient"),
-    proof=Anchor("04_geometry#kink", sha256="4ee4a8b11d17a368"),
+    proof=Anchor("04_geometry#kink", sha256="bcd845e820e004b6"),
 )
 def kink() -> list[Evidence]:
     """Potentials of linear programs, fixed steps on a line and on two tokens, and the flow of two tokens certified."""

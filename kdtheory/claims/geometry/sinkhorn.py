@@ -162,7 +162,7 @@ def _negative(bipartite: bool) -> Evidence:
     expected=Verdict.PROVED,
     domain="symmetric cost, ε > 0, p in the open simplex, Q the logit Hessian of S_ε at q = p",
     uses=("geometry.sinkhorn-hessian", "geometry.overlap-without-dimension"),
-    proof=Anchor("04_geometry#sinkhorn-tail", sha256="662f977ce1adb8a3"),
+    proof=Anchor("04_geometry#sinkhorn-tail", sha256="f2f44f02da727296"),
 )
 def sinkhorn_tail() -> list[Evidence]:
     """Equality for two tokens in symbols; random costs and Zipf laws; a negative value on K_{2,3}."""

@@ -12,7 +12,7 @@ from scipy.spatial.distance import cdist
 from kdtheory.claims.gradients import oracles
 from kdtheory.ledger import Anchor, Evidence, Verdict, claim, exact, numeric
 
-_PROOF = Anchor("02_gradients#wasserstein", sha256="d4dfcf2e97ad9ec8")
+_PROOF = Anchor("02_gradients#wasserstein", sha256="86a61ce65e086e2f")
 
 
 def _transport(p: Any, q: Any, cost: Any) -> tuple[float, Any]:

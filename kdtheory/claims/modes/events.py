@@ -12,7 +12,7 @@ from scipy.special import rel_entr, softmax
 from kdtheory.claims.modes.realisable import kl
 from kdtheory.ledger import Anchor, Evidence, Verdict, claim, exact, numeric
 
-EVENTS = Anchor("05_modes#events", sha256="d49c8d1a80572c20")
+EVENTS = Anchor("05_modes#events", sha256="99d82d25045ca85b")
 _ROUNDING = "float64 sums of at most 12 terms"
 _SCIPY = "scipy.special.rel_entr and sums over a random event"
 

@@ -14,8 +14,8 @@ from kdtheory.claims.gradients import oracles
 from kdtheory.claims.modes.enclosures import number
 from kdtheory.ledger import Anchor, Evidence, Verdict, claim, definition, exact, interval, numeric
 
-_PROOF = Anchor("05_modes#head-and-tail", sha256="0bef17bd56935059")
-_WEIGHTS = Anchor("05_modes#akl-weights", sha256="4f50dc780a1bbee4")
+_PROOF = Anchor("05_modes#head-and-tail", sha256="48a14ce51f815524")
+_WEIGHTS = Anchor("05_modes#akl-weights", sha256="60a23d45fabeb065")
 _AKL = "lossdesigns, AKL slides; wu2024akl"
 
 definition(

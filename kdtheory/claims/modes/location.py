@@ -9,7 +9,7 @@ import numpy as np
 from kdtheory.claims.modes import fits
 from kdtheory.ledger import Anchor, Evidence, Verdict, claim, numeric
 
-_PROOF = Anchor("05_modes#location", sha256="289e3590fce216da")
+_PROOF = Anchor("05_modes#location", sha256="ad83edb9b9846e05")
 _X = np.linspace(-30, 30, 6001)
 _STEP = _X[1] - _X[0]
 

@@ -15,7 +15,7 @@ from kdtheory.claims.gradients import oracles
 from kdtheory.ledger import Anchor, Evidence, Verdict, claim, exact, interval, numeric
 from kdtheory.ledger.interval import ball
 
-_PROOF = Anchor("05_modes#log-linear", sha256="c014d9ddca1192a7")
+_PROOF = Anchor("05_modes#log-linear", sha256="11a6a5ae9c86d4a9")
 A, B = sp.Rational(99, 200), sp.Rational(1, 100)
 _HALF = "1/2"
 

@@ -116,7 +116,7 @@ def _two_tokens(power: int) -> Evidence:
     expected=Verdict.CORRECTED,
     domain="y ~ p; right: with two tokens the left side is (1 − α)^−2 times the right one, for all p ≠ q",
     uses=("noise.skew-variance",),
-    proof=Anchor("06_noise#skew-relative", sha256="6237631eedd1b44a"),
+    proof=Anchor("06_noise#skew-relative", sha256="8b4e87c924b13914"),
 )
 def skew_relative_variance() -> list[Evidence]:
     """Noise and signal both shrink, the signal more."""

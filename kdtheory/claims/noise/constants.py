@@ -129,16 +129,16 @@ def rkl_three_constants() -> list[Evidence]:
     """A flat student makes +1 the worst; a sure student of a flat teacher makes it the best."""
     checks = []
     for role, teacher, student in (("inside condition", "9/10", "1/2"), ("outside condition", "1/2", "9/10")):
-        for other in (-1, 0):
-            checks.append(
-                exact.check(
-                    _variance(sp.Integer(other), _law(teacher), _law(student)),
-                    "<",
-                    _variance(sp.Integer(1), _law(teacher), _law(student)),
-                    role=role,  # type: ignore[arg-type]
-                    says=f"p = ({teacher}, …), q = ({student}, …): variance with {other} < with +1",
-                )
+        checks += [
+            exact.check(
+                _variance(sp.Integer(other), _law(teacher), _law(student)),
+                "<",
+                _variance(sp.Integer(1), _law(teacher), _law(student)),
+                role=role,  # type: ignore[arg-type]
+                says=f"p = ({teacher}, …), q = ({student}, …): variance with {other} < with +1",
             )
+            for other in (-1, 0)
+        ]
     return [*checks, *(item for order in _ORDERS for item in _ordered(order)), _attempt(2.0)]
 
 

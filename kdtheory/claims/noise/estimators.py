@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from fractions import Fraction
 from itertools import product
 from typing import Any
@@ -15,7 +15,8 @@ from kdtheory.divergences import RECORDS, derive
 from kdtheory.divergences.symbols import alpha, beta, p, q
 from kdtheory.ledger import Anchor, Evidence, Verdict, claim, exact, numeric, symbolic
 
-Law = Sequence[Any]
+Law = Any
+"""Probabilities, in whatever arithmetic: a list of rationals or SymPy numbers, or an array."""
 _NAMES = ("fkl", "rkl", "jsd", "tvd", "skl", "srkl", "chi2", "neyman", "hellinger2", "amari", "renyi")
 _TEACHER = [Fraction(1, 5), Fraction(1, 5), Fraction(3, 5)]
 _STUDENT = [Fraction(1, 2), Fraction(1, 3), Fraction(1, 6)]
@@ -55,7 +56,7 @@ def drawn(student: Law, law: Law, slopes: Law) -> list[list[Any]]:
     ]
 
 
-def scatter(vectors: Sequence[Sequence[Any]], law: Law) -> Any:
+def scatter(vectors: Any, law: Law) -> Any:
     """E‖X − E X‖² of a vector that takes the given values with the given probabilities."""
     mean = [sum(r * x for r, x in zip(law, column, strict=True)) for column in zip(*vectors, strict=True)]
     return sum(
@@ -115,7 +116,7 @@ def _attempt(formula: Callable[..., Any], draws: int = 150) -> Evidence:
     expected=Verdict.PROVED,
     domain="r > 0; any slopes, any constant; n copies: divided by n; two tokens: 0 at the best constant",
     uses=("gradients.chain-rule", "gradients.one-drawn-token"),
-    proof=Anchor("06_noise#drawn-token", sha256="6f1f5429ec251b8a"),
+    proof=Anchor("06_noise#drawn-token", sha256="b01c870557f2e359"),
 )
 def drawn_token_variance() -> list[Evidence]:
     """Second moment minus squared mean; the score of token y has squared length 1 − 2q_y + Q."""
@@ -190,7 +191,7 @@ def _sign_row(overestimated: bool) -> list[Evidence]:
     domain="nine divergences, p, q > 0; reverse KL and skew reverse KL without their constant 1",
     scope="scalar identity",
     uses=("noise.drawn-token-variance", "gradients.logit-table"),
-    proof=Anchor("06_noise#estimator-table", sha256="2dea91d4e90b9dcd"),
+    proof=Anchor("06_noise#estimator-table", sha256="5cc9901f2edbf50e"),
 )
 def estimator_table() -> list[Evidence]:
     """Each weight is the derived slope times q/r."""

@@ -13,7 +13,7 @@ from scipy.stats import binom
 
 from kdtheory.ledger import Anchor, Evidence, Verdict, claim, exact, numeric
 
-_PROOF = Anchor("06_noise#outliers", sha256="faf451ba01ae0307")
+_PROOF = Anchor("06_noise#outliers", sha256="49b34b24ddbfdc7a")
 SIZE, CLEAN, SHARE = 100, Fraction(1, 100), Fraction(1, 20)
 """Students Bin(100, θ), clean teacher Bin(100, 1/100), one outlier at 100 with the share 1/20."""
 
@@ -146,7 +146,7 @@ def _toy(fit: Fraction) -> list[Evidence]:
 @claim(
     "noise.outlier-toy",
     statement=r"p = \mathrm{Bin}(100, \tfrac1{100}),\ \text{outlier at } 100 \text{ with } \varepsilon = \tfrac1{20}:"
-    r"\ FKL \text{ fits the mean } \tfrac{119}{20}, \text{ at } TV > \tfrac45 \text{ from } p;\ TV \text{ fits a mean in }"
+    r"\ FKL \text{ fits the mean } \tfrac{119}{20}, \text{ at } TV > \tfrac45 \text{ from } p;\ TV \text{ fits one in }"
     r" (\tfrac7{10}, \tfrac75), \text{ at } TV \le \tfrac1{10}",
     source="ji2023tailr, Fig. 1 (a toy of its kind, exact); kdtheory, Theorem 16",
     expected=Verdict.PROVED,

@@ -33,7 +33,7 @@ def _margin(n: int, p: float, function: Any) -> float:
 def _tv_exceeds(rng: np.random.Generator) -> tuple[float, dict[str, Any]]:
     p, n = _draw(rng)
     p = p / p.sum() if rng.uniform() < 0.8 else np.full(p.size, 1 / p.size)
-    mean = sum(_margin(n, a, lambda x, a=a: abs(x - a)) for a in p) / 2  # type: ignore[misc]
+    mean = sum(_margin(n, a, lambda x, a=a: abs(x - a)) for a in p) / 2
     sharp = np.sqrt(p * (1 - p) / n).sum() / 2
     rough = np.sqrt((p.size - 1) / n) / 2
     return float(max(mean - sharp, sharp - rough)), {"p": p.tolist(), "n": n}
@@ -79,7 +79,7 @@ def _entropy(x: Any, a: float) -> Any:
 
 
 def _mean_kl(p: Any, n: int) -> float:
-    return sum(_margin(n, a, lambda x, a=a: _entropy(x, a)) for a in p)  # type: ignore[misc]
+    return sum(_margin(n, a, lambda x, a=a: _entropy(x, a)) for a in p)
 
 
 def _kl_exceeds(rng: np.random.Generator) -> tuple[float, dict[str, Any]]:
@@ -169,7 +169,7 @@ def _missing_fails(rng: np.random.Generator) -> tuple[float, dict[str, Any]]:
     source="kdtheory, Theorem 14",
     expected=Verdict.PROVED,
     domain="p > 0; so E D_KL(p, p̂) = ∞ for every n; P ≤ δ from n ≥ log(V/δ)/p_min on",
-    proof=Anchor("06_noise#samples-missing", sha256="7069e56d1b34d82f"),
+    proof=Anchor("06_noise#samples-missing", sha256="85b823a44bb5948e"),
 )
 def samples_missing() -> list[Evidence]:
     """A coupon collector's question."""
@@ -200,7 +200,7 @@ def _w1_exceeds(factor: float) -> Any:
         p, n = _draw(rng)
         positions = np.sort(rng.normal(size=p.size))
         gaps, ahead = np.diff(positions), np.clip(np.cumsum(p / p.sum())[:-1], 0, 1)
-        mean = sum(gap * _margin(n, f, lambda x, f=f: abs(x - f)) for gap, f in zip(gaps, ahead, strict=True))  # type: ignore[misc]
+        mean = sum(gap * _margin(n, f, lambda x, f=f: abs(x - f)) for gap, f in zip(gaps, ahead, strict=True))
         sharp = float(gaps @ np.sqrt(ahead * (1 - ahead) / n))
         rough = float(positions[-1] - positions[0]) / (2 * np.sqrt(n))
         return float(max(mean - factor * sharp, sharp - rough)), {"p": p.tolist(), "n": n, "x": positions.tolist()}

@@ -87,7 +87,7 @@ def _attempt_linear() -> Evidence:
     source="kdtheory, Theorem 8",
     expected=Verdict.PROVED,
     domain="every metric on V tokens",
-    proof=Anchor("06_noise#one-hot", sha256="f79ff2e1aaa2dfd0"),
+    proof=Anchor("06_noise#one-hot", sha256="79588d5d8d0ce615"),
 )
 def one_hot_transport() -> list[Evidence]:
     """A linear loss has its minimum at a corner."""
@@ -153,13 +153,13 @@ def _on_a_line(size: int, shift: int = 0) -> list[Evidence]:
 
 @claim(
     "noise.batch-median",
-    statement=r"\text{on a line } q \text{ minimises } E\,W_1(\hat p_m, q) \iff \text{each } G_k \text{ is a median of }"
-    r" \mathrm{Bin}(m, F_k)/m;\ \theta^* = \tfrac{3}{10}: 0, \tfrac12, \tfrac13, \tfrac15 \text{ for } m = 1, 2, 3, 5",
+    statement=r"\text{on a line } q \text{ minimises } E\,W_1(\hat p_m, q) \iff \text{each } G_k \text{ is a median of"
+    r" }\ \mathrm{Bin}(m, F_k)/m;\ \theta^* = .3: 0, \tfrac12, \tfrac13, \tfrac15 (m = 1, 2, 3, 5)",
     source="kdtheory, Theorem 9",
     expected=Verdict.PROVED,
     domain=r"bias at most diam/(2\sqrt m), and at least 1/(2m) for θ* = 3/10, m = 10j + 5",
     uses=("noise.one-hot-transport",),
-    proof=Anchor("06_noise#batch-median", sha256="2f18b483829415fc"),
+    proof=Anchor("06_noise#batch-median", sha256="b6ba6bbd74aaa1fa"),
 )
 def batch_median() -> list[Evidence]:
     """W1 on a line is an average of absolute errors, and each is smallest at a median."""

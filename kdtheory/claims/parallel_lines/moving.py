@@ -15,7 +15,7 @@ from scipy.stats import norm, wasserstein_distance
 from kdtheory.claims.parallel_lines import smoothed
 from kdtheory.ledger import Anchor, Evidence, Verdict, claim, exact, numeric
 
-_ATOMS = Anchor("01_parallel_lines#moving-atoms", sha256="964993a8913b39fe")
+_ATOMS = Anchor("01_parallel_lines#moving-atoms", sha256="3c6c417d7019eb95")
 _HIDDEN = Anchor("01_parallel_lines#hidden-states", sha256="f30b5ff3de5e0f7d")
 
 

@@ -92,7 +92,7 @@ def _attempt_transport(factor: float) -> Evidence:
     expected=Verdict.PROVED,
     domain="p, q > 0; any cost C with osc = max |C_ki - C_kj|; symmetric C for the Sinkhorn divergence S_ε",
     uses=("gradients.bounded-slopes",),
-    proof=Anchor("03_saturation#transport-stalls", sha256="9e71074692fca092"),
+    proof=Anchor("03_saturation#transport-stalls", sha256="ff595b7c0c116874"),
 )
 def transport_stalls() -> list[Evidence]:
     """Linear programs and Sinkhorn iterations at students from undecided to sure."""
