@@ -84,6 +84,9 @@ def geometry_fields(fields: pd.DataFrame) -> Figure:
                 pivot="mid", scale=10, width=0.013, headwidth=3.2, headlength=3.5, headaxislength=3.2,
             )  # fmt: skip
             ax.plot(*_plane(TEACHER), "o", color="#cc0000", markersize=2.5)
+            if number == row == 0:
+                for corner, (x, y) in enumerate(((-0.1, 0), (1.1, 0), (0.62, _HEIGHT)), 1):
+                    ax.text(x, y, str(corner), fontsize=6, ha="center", va="center", color="0.4")
             if row == 0:
                 ax.set_title(style.title(name), fontsize=7, color=style.colour(name))
             if column == 0:
@@ -140,10 +143,10 @@ def geometry_geodesics(curves: pd.DataFrame) -> Figure:
         axes[1].plot(
             *_plane(rows[["q1", "q2", "q3"]]), color=colour, label=f"α = {power}" + (f", {word}" if word else "")
         )
-    for end, name in ((_START, "start"), (_END, "teacher")):
+    for end, name, place in ((_START, "start", (0, -0.07)), (_END, "teacher", (0.2, 0))):
         x, y = _plane(end)
         axes[1].plot(x, y, "o", color="0.2", markersize=3)
-        axes[1].text(x + 0.06, y, name, ha="left", va="center", fontsize=7)
+        axes[1].text(x + place[0], y + place[1], name, ha="center", va="center", fontsize=7)
     for ax, title in zip(axes, ("straight in logits, √q and q", "straight in $q^α$: natural flows"), strict=True):
         _triangle(ax, names=True)
         ax.set_title(title, fontsize=8)

@@ -33,7 +33,7 @@ def GAUSSIAN_FITS() -> pd.DataFrame:
 
 @figure(GAUSSIAN_FITS, claims=("modes.gaussian-fit", "modes.void-mass", "modes.location-fits"))
 def modes_gaussian_fits(found: pd.DataFrame) -> Figure:
-    """One Gaussian for a mixture of two, fitted by eight losses: free width (line) and width 1 (dashed)."""
+    """One Gaussian for a mixture of two, by eight losses: free width (line), width 1 (dashed); the void, |x| < 1.5."""
     from kdtheory.claims.modes import fits
 
     x = np.linspace(-12, 12, 601)
@@ -54,7 +54,7 @@ def modes_gaussian_fits(found: pd.DataFrame) -> Figure:
         ax.set_ylabel("density")
     for ax in axes[-1]:
         ax.set_xlabel("x")
-    axes[0, 0].text(0.03, 0.95, "dashed:\nσ = 1", transform=axes[0, 0].transAxes, fontsize=6.5, va="top")
+    axes[0, 0].text(0.03, 0.95, "dashed:\nσ = 1\nband: void", transform=axes[0, 0].transAxes, fontsize=6.5, va="top")
     axes[0, 0].set(xlim=(-12, 12), ylim=(0, 0.46))
     return fig
 
@@ -88,7 +88,8 @@ def modes_log_linear(values: pd.DataFrame) -> Figure:
         for name in names:
             rows = values[values["loss"] == name]
             least = rows["value"].min()
-            ax.plot(rows["t"], rows["value"] / least, color=style.colour(name), label=style.title(name))
+            line = "--" if name == "w1" else "-"  # between its minima W1 is a multiple of total variation
+            ax.plot(rows["t"], rows["value"] / least, line, color=style.colour(name), label=style.title(name))
             best = rows[rows["value"] <= least * (1 + 1e-7)]
             ax.plot(best["t"], best["value"] / least, "o", markersize=4, color=style.colour(name))
         ax.set(xlabel="t in q ∝ (eᵗ, 1, e⁻ᵗ)", xlim=(-6, 6), ylim=(0.9, 3))

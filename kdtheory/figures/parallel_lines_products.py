@@ -48,7 +48,10 @@ def PRODUCTS() -> pd.DataFrame:
 
 @figure(PRODUCTS, claims=("parallel_lines.returns-long-sequences",))
 def parallel_lines_products(products: pd.DataFrame) -> Figure:
-    """T tosses of a fair coin against T tosses of a coin with 0.6: overlap and slopes in the student's logit."""
+    """T tosses of a fair coin against T tosses of a coin with 0.6: overlap and slopes in the student's logit.
+
+    B is the affinity Σ √(pq) of one toss.
+    """
     fig, axes = style.blank(style.DOUBLE_COLUMN, columns=2, sharex=True)
     steps = products["steps"]
     left, right = axes

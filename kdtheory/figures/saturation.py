@@ -102,7 +102,7 @@ def saturation_cold_start(times: pd.DataFrame) -> Figure:
         label = "total variation, natural" if natural else label
         look = {"color": style.colour(loss), "linewidth": 1.0, "markersize": 2.6}
         ax.plot(rows["V"], rows["time"], "--o" if natural else "-o", label=label, **look)
-    ax.set(xlabel="vocabulary size V", ylabel="time until q_y = 1/2", xscale="log", yscale="log")
+    ax.set(xlabel="vocabulary size V", ylabel="time until $q_y$ = 1/2", xscale="log", yscale="log")
     ax.set_xlim(SIZES[0], SIZES[-1])
     style.label_lines(ax)
     return fig

@@ -24,7 +24,7 @@ _MARKS = {"flow": "o", "sgd": "s", "adam": "^"}
 
 @computed("saturation_vocabulary.csv")
 def RUNS() -> pd.DataFrame:
-    """Columns loss, method, count (time or steps until q_y = 1/2), reached ("no" after `MOST_STEPS`; hollow)."""
+    """Columns loss, method, count (time or steps until q_y = 1/2), reached ("no" after `MOST_STEPS`)."""
     import kdtheory as kd
     from kdtheory import dynamics
 
@@ -67,7 +67,7 @@ def saturation_vocabulary(runs: pd.DataFrame) -> Figure:
         ax.axvline(value, color="0.6", linewidth=0.7, linestyle=":")
         ax.text(value, len(losses) - 0.42, name, ha="center", va="bottom", fontsize=6.5, color="0.4")
     ax.set_yticks(range(len(losses)), [style.title(loss) for loss in losses])
-    ax.set(xscale="log", xlim=(5, 2e5), ylim=(-0.6, len(losses) - 0.4), xlabel="time or steps until q_y = 1/2")
+    ax.set(xscale="log", xlim=(5, 2e5), ylim=(-0.6, len(losses) - 0.4), xlabel="time or steps until $q_y$ = 1/2")
     fig.legend(loc="outside lower center", ncols=3, fontsize=6.5)
     return fig
 

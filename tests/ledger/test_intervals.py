@@ -52,6 +52,17 @@ def test_touching_sides_stay_undecided_and_say_where():
     assert "undecided after 40 parts" in found.says
 
 
+def test_where_the_residual_is_zero_the_weak_inequality_holds_and_the_strict_one_fails():
+    assert interval.certify(lambda x: x - 1, {"x": (1, 1)}, says="x <= 1").ok is True
+    assert interval.certify(lambda x: x - 1, {"x": (1, 1)}, says="x < 1", strict=True).ok is False
+
+
+def test_slopes_of_opposite_sign_do_not_cancel():
+    box = {"x": (0, 1), "y": (0, 1)}
+    assert interval.certify(lambda x, y: x - y - interval.ball("1/2"), box, says="fails at (1, 0)").ok is False
+    assert interval.certify(lambda x, y: x - y - interval.ball("11/10"), box, says="holds").ok is True
+
+
 def test_what_balls_cannot_carry_is_not_taken_for_proved():
     assert interval.certify(lambda x: x.log() - 10, {"x": (-1, 1)}, says="log", boxes=50).ok is None
     assert interval.certify(lambda x: abs(x) - 1, {"x": ("-3/4", "1/2")}, says="no series, still proved").ok is True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,12 @@ import kdtheory as kd
 from kdtheory import dynamics
 from kdtheory.claims.saturation import oracles
 from kdtheory.claims.saturation.bounds import bounded_slopes
-from kdtheory.ledger import Anchor, Evidence, Verdict, claim, numeric, symbolic
+from kdtheory.ledger import Anchor, Evidence, Verdict, claim, exact, numeric, symbolic
+
+
+def _ceiling(M: Any) -> Any:
+    """The bound on dM/dt per unit of L."""
+    return M**2 * (1 - M)
 
 
 def _growth_fails_by(factor: float) -> Callable[[np.random.Generator], tuple[float, dict[str, Any]]]:
@@ -32,7 +38,7 @@ def _growth_fails_by(factor: float) -> Callable[[np.random.Generator], tuple[flo
         downhill = -q * (g - q @ g)
         top = q.max()
         rates = [q[j] * (downhill[j] - q @ downhill) for j in np.flatnonzero(q == top)]
-        excess = max(rates) / (L * top**2) - factor * (1 - top)
+        excess = (max(rates) / L - factor * _ceiling(top)) / top**2
         return float(excess), {"p": p.tolist(), "z": z.tolist(), "loss": kind, "g": g.tolist()}
 
     return violation
@@ -47,6 +53,14 @@ def _attempt_growth(factor: float) -> Evidence:
         because="float64 sums of at most 40 terms, divided by M² >= 1/1600",
         says="dM/dt ≤ L M²(1 - M)",
     )
+
+
+def _attains_the_ceiling(V: int) -> Evidence:
+    """Uniform student, slope 0 at one token and 1 at the others: its dq/dt in rationals."""
+    M = Fraction(1, V)
+    downhill = [M * (1 - M), *[-M * M] * (V - 1)]
+    rate = M * (downhill[0] - M * sum(downhill))
+    return exact.check(rate, "==", _ceiling(M), says=f"one right token, uniform student, V = {V}: dM/dt at L = 1")
 
 
 def _forward(V: Any, log: Any = np.log) -> Any:
@@ -100,8 +114,8 @@ def _flows_respect_the_bound() -> Evidence:
     proof=Anchor("03_saturation#cold-start-bounded", sha256="f84cde9ed13ff21e"),
 )
 def cold_start_bounded() -> list[Evidence]:
-    """The differential inequality at random students, and our own flows at V = 1000."""
-    return [_attempt_growth(1.0), _flows_respect_the_bound()]
+    """The differential inequality at random students, equality at uniform ones, and our own flows at V = 1000."""
+    return [_attempt_growth(1.0), *(_attains_the_ceiling(V) for V in (2, 3, 10)), _flows_respect_the_bound()]
 
 
 @cold_start_bounded.control

@@ -43,7 +43,10 @@ def _attempt_norm(factor: float) -> Evidence:
 
 
 def _leaving_fails_by(factor: float) -> Callable[[np.random.Generator], _Point]:
-    """Time to leave a mistake under forward KL + λ · total variation, by SciPy, against factor · Δ/(m - λ/2)."""
+    """Time to leave a mistake by SciPy, against factor · Δ/(m - λ/2).
+
+    Forward KL + λ · total variation, or + λ q_y, which pulls away from the right token.
+    """
 
     def violation(rng: np.random.Generator) -> _Point:
         size, weight = int(rng.integers(2, 6)), float(rng.uniform(0, 1))
@@ -56,8 +59,10 @@ def _leaving_fails_by(factor: float) -> Callable[[np.random.Generator], _Point]:
         if q[k] <= 0.5 or margin <= 0.05:
             return -1.0, {}
 
+        away = bool(rng.random() < 0.5)
+
         def slope(at: Any) -> Any:
-            return -p / at + weight * np.sign(at - p) / 2
+            return -p / at + weight * (np.eye(size)[y] if away else np.sign(at - p) / 2)
 
         found = oracles.escape_time(slope, z, oracles.leaving(k), method="RK45")
         return float(found - factor * (z[k] - z[y]) / margin), {"p": p.tolist(), "z": z.tolist(), "λ": weight}
