@@ -131,8 +131,8 @@ def experiment(
 
     Reads what an earlier run left in OUT and, for the experiment on real text (students), the corpus (source and
     documentation of the running Python). Writes results, curves, decisions and provenance to OUT, and what it resumes
-    from to OUT/work. Exit status 1 if a stored file is damaged or a worker died, 2 if there is no such experiment, or
-    it has no such profile or option.
+    from to OUT/work. Exit status 1 if a loss or seed does not fit, a stored file is damaged or a worker died; 2 if
+    there is no such experiment, or it has no such profile or option.
     """
     if id not in EXPERIMENTS:
         _fail(f"no experiment is called {id!r}; there is: {', '.join(EXPERIMENTS)}", 2)
@@ -157,7 +157,8 @@ def experiment(
     hidden = ["seed", "learning_rate", "steps", "steps_per_second"]
     console.print(means.drop(columns=hidden, errors="ignore").round(4).to_string(), soft_wrap=True)
     kind = "a pilot" if runs.decisions["pilot"] else "confirmatory"
-    console.print(f"{runs.decisions['seeds']} seeds ({kind}); results and decisions are in {folder}", soft_wrap=True)
+    count = runs.decisions["seeds"]
+    console.print(f"{count} seed{'s' * (count != 1)} ({kind}); results and decisions are in {folder}", soft_wrap=True)
 
 
 @app.command()

@@ -45,9 +45,9 @@ _CONDITIONS = {
 }
 _METRICS = {"kl": "forward KL (nats)", "rkl": "reverse KL (nats)", "tv": "total variation", "w1": "W1 (diameters)"}
 _PLACES = {
-    ("rank-2", "train_"): "trained on 300, the same",
-    ("rank-2", ""): "trained on 300, held out",
-    ("rank-2-well-sampled", ""): "1500 in dimension 4, held out",
+    ("rank-2", "train_"): "300 contexts, trained on",
+    ("rank-2", ""): "after these 300, held out",
+    ("rank-2-well-sampled", ""): "1500 of dimension 4, held out",
 }
 
 
@@ -173,8 +173,7 @@ def networks_low_rank(comparisons: pd.DataFrame) -> Figure:
     axes[0, 0].set_yticks(range(len(losses)), [style.title(name) for name in losses])
     axes[0, 0].invert_yaxis()
     fig.suptitle(
-        "star: trained on the criterion; right of 0: worse than that student; hollow: undecided, or no plateau",
-        fontsize=8,
+        "star: trained on the criterion; right: worse than that one; hollow: undecided, or no plateau", fontsize=8
     )
     return fig
 

@@ -193,6 +193,14 @@ def test_decision_cost_is_that_of_the_medoid():
     assert low_rank.decision_cost(p, q, C).tolist() == [1.0]  # q's medoid is the middle, its mode an end
 
 
+def test_conditions_that_begin_alike_share_the_fit():
+    profile = controlled.get("shared-network").profile("cpu")
+    beginnings = {(item.settings.beginning(), seed) for item in profile.conditions.values() for seed in profile.seeds}
+    tasks = {(task.condition, task.seed) for task in profile.tasks()}
+    assert len(beginnings) < len(tasks)
+    assert saturated.start.cache_info().maxsize >= len(profile.seeds)
+
+
 def test_a_full_rank_student_can_be_the_teacher():
     settings = low_rank.Settings(rank=16, steps=400)
     assert low_rank.simulate(settings, "fkl", 0).metrics["kl"] < 1e-3
@@ -213,6 +221,12 @@ def test_a_full_rank_student_can_be_the_teacher():
         (lambda: controlled.get("low-rank").profile("gpu"), "no profile 'gpu'"),
         (lambda: controlled.get("low-rank").profile("cpu").restricted((), ("kl",)), "'kl' is unknown here"),
         (lambda: design.Profile("x", {}, seeds=(1, 1)), "each once"),
+        (lambda: design.Profile("x", {}, seeds=(2**70,)), "whole numbers from 0"),
+        (lambda: shared_network.Settings(steps=0), "steps = 0"),
+        (lambda: shared_network.Settings(tokens=1), "tokens = 1"),
+        (lambda: low_rank.Settings(test=0), "test = 0"),
+        (lambda: compare.ratio([2.0, 3.0], [1.0, 1.0], factor=3, censored=[1]), "censored has 1 entries for 2 seeds"),
+        (lambda: compare.ratio([2.0], [1.0], factor=0), "factor = 0"),
     ],
 )
 def test_bad_input_is_named(make, message):

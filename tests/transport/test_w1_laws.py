@@ -1,4 +1,4 @@
-"""W1 is a metric between distributions, and lies between d_min · TV and diam · TV (Theorem T6)."""
+"""W1 is a metric between distributions, and lies between d_min · TV and diam · TV (chapter 04, Theorem 11)."""
 
 from __future__ import annotations
 

@@ -49,8 +49,9 @@ def _leaving_fails_by(factor: float) -> Callable[[np.random.Generator], _Point]:
     """
 
     def violation(rng: np.random.Generator) -> _Point:
-        size, weight = int(rng.integers(2, 6)), float(rng.uniform(0, 1))
-        z, k = oracles.confident(rng, size, float(rng.uniform(2, 12)))
+        away, weight = bool(rng.random() < 0.5), float(rng.uniform(0, 1))
+        size = 2 if away else int(rng.integers(2, 6))  # small leads over one other token come near the bound
+        z, k = oracles.confident(rng, size, float(10 ** rng.uniform(-1, 1)))
         y = (k + 1) % size
         p = np.full(size, 0.06 / size)
         p[y] += 0.94
@@ -58,8 +59,6 @@ def _leaving_fails_by(factor: float) -> Callable[[np.random.Generator], _Point]:
         q = oracles.softmax(z)
         if q[k] <= 0.5 or margin <= 0.05:
             return -1.0, {}
-
-        away = bool(rng.random() < 0.5)
 
         def slope(at: Any) -> Any:
             return -p / at + weight * (np.eye(size)[y] if away else np.sign(at - p) / 2)

@@ -77,6 +77,8 @@ def ratio(
     ValueError
         If the lengths differ, or a number is not positive and finite (the message gives its index).
     """
+    if not 0 < factor < math.inf:
+        raise ValueError(f"factor = {factor}: a ratio is held against a positive finite number")
     a, b = (np.asarray(x, dtype=np.float64) for x in (values, reference))
     if a.shape != b.shape or a.ndim != 1:
         raise ValueError(f"values has shape {a.shape}, reference {b.shape}: give one number per seed for both")
@@ -84,6 +86,9 @@ def ratio(
         if not (np.isfinite(x) & (x > 0)).all():
             index = int(np.flatnonzero(~(np.isfinite(x) & (x > 0)))[0])
             raise ValueError(f"{name}[{index}] is {x[index]}: a ratio takes positive finite numbers")
+    for name, flags in (("censored", censored), ("reference_censored", reference_censored)):
+        if len(flags) not in (0, len(a)):
+            raise ValueError(f"{name} has {len(flags)} entries for {len(a)} seeds: give one each, or none")
     found = statistics.paired((np.log(a / b) - math.log(factor)).tolist())
     mean, low, high = (factor * math.exp(x) if x < 700 else math.inf for x in (found.mean, found.low, found.high))
     late, reference_late = (int(np.asarray(flags, dtype=bool).sum()) for flags in (censored, reference_censored))

@@ -63,6 +63,8 @@ class Profile:
     def __post_init__(self) -> None:
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds = {self.seeds}: give at least one, each once")
+        if not all(0 <= seed < 2**63 for seed in self.seeds):
+            raise ValueError(f"seeds = {self.seeds}: whole numbers from 0 to 2^63 - 1")
 
     def restricted(self, seeds: tuple[int, ...], losses: tuple[str, ...]) -> Profile:
         """The same with other seeds and only these losses; empty means unchanged.

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 import kdtheory as kd
-from kdtheory.students import statistics
+from kdtheory.students import losses, statistics
 from kdtheory.students.controlled import compare
 from kdtheory.students.controlled.design import Condition, Experiment, Outcome, Profile
 
@@ -72,10 +72,12 @@ class Settings:
     def __post_init__(self) -> None:
         if not 0 < self.rank <= self.features:
             raise ValueError(f"rank = {self.rank}: between 1 and features = {self.features}")
-        if self.tokens % _CLUSTERS:
+        if self.tokens < 1 or self.tokens % _CLUSTERS:
             raise ValueError(f"tokens = {self.tokens}: must be a multiple of {_CLUSTERS}, the clusters of the teacher")
-        if self.steps % _POINTS:
+        if self.steps < 1 or self.steps % _POINTS:
             raise ValueError(f"steps = {self.steps}: must be a multiple of {_POINTS}, the points of a curve")
+        if self.train < 1 or self.test < 1:
+            raise ValueError(f"train = {self.train}, test = {self.test}: at least one context each")
 
 
 @dataclass(frozen=True)
@@ -95,11 +97,7 @@ def build(name: str, settings: Settings, cost: Any) -> Any:
     """The loss called `name`; ValueError if it is none of `LOSSES`."""
     if name not in LOSSES:
         raise ValueError(f"loss {name!r} is unknown; known: {', '.join(LOSSES)}")
-    if name == "w1":
-        return kd.divergence("w1", cost=cost)
-    if name == "fkl+w1":
-        return kd.divergence("fkl") + settings.transport_weight * kd.divergence("w1", cost=cost)
-    return kd.divergence(name)
+    return losses.build(name, cost=cost, transport_weight=settings.transport_weight)
 
 
 def embeddings(settings: Settings, generator: torch.Generator) -> Tensor:
@@ -111,15 +109,6 @@ def embeddings(settings: Settings, generator: torch.Generator) -> Tensor:
     return points / points.square().sum(1).mean().sqrt()
 
 
-def token_tree(points: Tensor) -> Any:
-    """Average-linkage tree of the embeddings, diameter 1."""
-    from kdtheory.transport import TokenCost
-    from kdtheory.transport.tree import tree_from_embedding
-
-    parent, weight = tree_from_embedding(points.numpy())
-    return TokenCost.tree(parent, weight / TokenCost.tree(parent, weight).diameter)
-
-
 @lru_cache(maxsize=1)
 def problem(settings: Settings, seed: int) -> Problem:
     """Teacher, contexts and warm start of a seed."""
@@ -129,7 +118,7 @@ def problem(settings: Settings, seed: int) -> Problem:
     log_p = torch.log_softmax(settings.scale * features @ points.T, -1)
     first = torch.randn(settings.features, settings.rank, generator=generator) / math.sqrt(settings.features)
     second = 0.3 * torch.randn(settings.rank, settings.tokens, generator=generator)
-    cold = Problem(features, log_p, token_tree(points), (first, second, torch.zeros(settings.tokens)))
+    cold = Problem(features, log_p, losses.token_tree(points), (first, second, torch.zeros(settings.tokens)))
     weights, _ = _train(cold, settings, "fkl", settings.warm_rate, settings.warm_steps, points=0)
     return replace(cold, weights=weights)
 
@@ -184,7 +173,10 @@ def measure(log_p: Tensor, log_q: Tensor, cost: Any) -> dict[str, float]:
 
 
 def decision_cost(p: Tensor, q: Tensor, C: Tensor) -> Tensor:
-    """Expected cost under p of the token that has the least expected cost under q (its medoid), per row."""
+    """Expected cost under p of the token that has the least expected cost under q (its medoid), per row.
+
+    Shapes (N, V), (N, V), (V, V) -> (N,), in units of C.
+    """
     medoid = (q @ C.T).argmin(-1, keepdim=True)
     return (p @ C).gather(-1, medoid).squeeze(-1)
 

@@ -63,7 +63,7 @@ def network(weights: tuple[Tensor, ...] | list[Tensor], features: Tensor) -> Ten
     return hidden @ weights[4] + weights[5]
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=16)  # the seeds of a profile: most conditions begin alike
 def start(settings: Beginning, seed: int) -> Start:
     """Teacher, contexts and fitted initial weights of a seed; kept for the runs that share it."""
     generator = torch.Generator().manual_seed(seed)

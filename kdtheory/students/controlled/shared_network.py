@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 import kdtheory as kd
+from kdtheory.students import losses
 from kdtheory.students.controlled import compare
 from kdtheory.students.controlled.design import Condition, Experiment, Outcome, Profile
 from kdtheory.students.controlled.saturated import Beginning, Start, network, start
@@ -73,7 +74,9 @@ class Settings:
             raise ValueError(f"bad = {self.bad}: between 1 and contexts = {self.contexts}")
         if self.optimizer not in ("adam", "sgd"):
             raise ValueError(f"optimizer = {self.optimizer!r}: choose adam or sgd")
-        if self.steps % _POINTS:
+        if self.tokens < 2:
+            raise ValueError(f"tokens = {self.tokens}: at least two, one of them wrong")
+        if self.steps < 1 or self.steps % _POINTS:
             raise ValueError(f"steps = {self.steps}: must be a multiple of {_POINTS}, the points of a curve")
 
     def beginning(self) -> Beginning:
@@ -90,13 +93,7 @@ def build(name: str, settings: Settings) -> Any:
     """The loss called `name`; ValueError if it is none of `LOSSES`."""
     if name not in LOSSES:
         raise ValueError(f"loss {name!r} is unknown; known: {', '.join(LOSSES)}")
-    if name in ("skl", "srkl"):
-        return kd.divergence(name, alpha=0.1)
-    if name == "w1":
-        return kd.divergence("w1", cost=cost(settings))
-    if name == "fkl+w1":
-        return kd.divergence("fkl") + settings.transport_weight * kd.divergence("w1", cost=cost(settings))
-    return kd.divergence(name)
+    return losses.build(name, cost=cost(settings), transport_weight=settings.transport_weight)
 
 
 def simulate(settings: Settings, loss: str, seed: int) -> Outcome:
@@ -191,9 +188,8 @@ MAIN = "main"
 _MAIN = Settings(until_repaired=False)
 _BASE = Settings(steps=800)
 _PAIR = ("fkl", "w1")
-_STALLED: dict[
-    str, dict[str, Any]
-] = {  # W1 is not expected to repair within the budget: what matters is the time alone
+# W1 is not expected to repair within the budget: what matters is the time alone
+_STALLED: dict[str, dict[str, Any]] = {
     "sgd": {"optimizer": "sgd", "learning_rate": 0.1},
     "longer": {"steps": 3000},
     "rate-0.01": {"learning_rate": 1e-2},
@@ -202,9 +198,8 @@ _STALLED: dict[
     "bad-100": {"bad": 100},
     "bad-200": {"bad": 200, "steps": 1500},
 }
-_MILDER: dict[
-    str, dict[str, Any]
-] = {  # it may: run to the end, so that what is left of the difference then can be seen too
+# it may: run to the end, so that what is left of the difference then can be seen too
+_MILDER: dict[str, dict[str, Any]] = {
     "rate-0.03": {"learning_rate": 3e-2},
     "temperature-4": {"temperature": 4.0},
     "tabular": {"tabular": True, "learning_rate": 0.05},
