@@ -173,7 +173,7 @@ def fisher_log(p: ArrayLike, q: ArrayLike) -> Array:
     """
     p, q = points.interior(p), points.closed(q, "q")
     angle = fisher_rao(p, q)[..., None] / 2
-    towards = (q - p) * (np.sqrt(p) / (np.sqrt(p) + np.sqrt(q))) + 2 * p * np.sin(angle / 2) ** 2
+    towards = (q - p) * (np.sqrt(p) / (np.sqrt(p) + np.sqrt(q)))  # what is missing is a multiple of p
     return fisher_projection(2 * towards / _sinc(angle), p)
 
 

@@ -10,13 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kdtheory.points import SUM_TOLERANCE
+
 if TYPE_CHECKING:
     from kdtheory.divergences.protocol import Loss
 
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
-SUM_TOLERANCE = 1e-6  # a float32 softmax over 1e5 tokens sums to 1 within about 1e-6
-
-
 _REMEDY = (
     "Mask the position, give the smaller side a floor, "
     "or take a loss that stays finite (jsd, tvd, skl, srkl, hellinger2, w1)"

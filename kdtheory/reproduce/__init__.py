@@ -22,7 +22,7 @@ from kdtheory.reproduce.steps import Step, StepError
 if TYPE_CHECKING:
     from kdtheory.students.profiles import Profile
 
-_LIBRARY = ("__init__.py", "catalogue.py", "simplex.py", "divergences", "transport")
+_LIBRARY = ("__init__.py", "catalogue.py", "points.py", "simplex.py", "divergences", "transport")
 _LOG_WIDTH = 120  # a log is no terminal: without this, rich assumes 80 columns and cuts tables
 _AFTER_TRAINING = tuple(f"students/{name}.py" for name in ("statistics", "published", "progress", "provenance"))
 """Modules that look at finished students: a change there trains nothing anew."""

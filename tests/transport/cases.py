@@ -99,7 +99,7 @@ def exact_value(kind: str, pair: kd.simplex.Pair) -> mp.mpf:
 
 
 def exact_logit_gradient(kind: str, pair: kd.simplex.Pair) -> tuple[np.ndarray, np.ndarray]:
-    """Gradient by the chain rule (sign(0) = 0) and, entry by entry, the sum of its absolute terms; g is 0 at the top token."""
+    """Gradient by the chain rule (sign(0) = 0) and the sum of each entry's absolute terms; g is 0 at the top token."""
     with mp.workdps(400):
         p, q = softmax_mp(pair.teacher_logits), softmax_mp(pair.student_logits)
         below, length = as_tree(kind)

@@ -79,7 +79,7 @@ def test_neighbours_far_from_the_origin():
 @pytest.mark.parametrize("pair", FAMILIES, ids=label)
 @pytest.mark.parametrize("name", COSTS)
 def test_boundaries(name, pair):
-    """Finite, summing to zero, zero where the student has no mass, L1 norm at most 2 diam (1 - max q) (chapter 02, Theorem 9)."""
+    """Finite, summing to zero, zero where the student has no mass, L1 norm at most 2 diam (1 - max q) (chapter 02)."""
     _, C = COSTS[name]
     p, q = probabilities(pair)
     g = gradient_of(loss_of(name), pair)
