@@ -15,6 +15,11 @@ GENERAL = "all V"
 _ROLES_THAT_ASSERT = ("supports", "inside condition", "attempted refutation")
 
 
+def as_hoped(holds: bool | None, role: Role) -> bool | None:
+    """`ok` of a finding: whether what the statement does (hold, fail, None: undecided) is what the role hopes for."""
+    return None if holds is None else holds is (role in _ROLES_THAT_ASSERT)
+
+
 @dataclass(frozen=True)
 class Evidence:
     """One finding of a check.

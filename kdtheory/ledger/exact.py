@@ -9,13 +9,12 @@ import sympy as sp
 from mpmath import iv
 from mpmath.ctx_iv import ivmpf
 
-from kdtheory.ledger.evidence import INSTANCE, Evidence, Role
+from kdtheory.ledger.evidence import INSTANCE, Evidence, Role, as_hoped
 
 Relation = Literal["==", "<=", "<", ">=", ">"]
 Point = Mapping[Any, Any]  # symbol or its name -> rational number
 
 _DIGITS = (30, 60, 120)  # working precision of successive enclosures
-_HOPES_FOR_FAILURE = ("refutes as written", "outside condition")
 
 
 def check(
@@ -52,7 +51,7 @@ def check(
     a, b = (evaluate(side, at) for side in (left, right))
     sign, rational = _sign(a, b)
     holds = None if sign is None else _holds(sign, relation)
-    ok = None if holds is None else holds is not (role in _HOPES_FOR_FAILURE)
+    ok = as_hoped(holds, role)
     values = {"left": show(a), "right": show(b)}
     point = {str(key): show(sp.sympify(value)) for key, value in (at or {}).items()}
     data: dict[str, Any] = {"relation": relation, "at": point, **values}

@@ -9,12 +9,11 @@ from typing import Any
 
 from flint import arb, arb_series, ctx, fmpq
 
-from kdtheory.ledger.evidence import INSTANCE, Evidence, Role
+from kdtheory.ledger.evidence import INSTANCE, Evidence, Role, as_hoped
 
 Number = int | str | Fraction
 Sides = tuple[tuple[Fraction, Fraction], ...]
 _BITS = 128
-_HOPES_FOR_FAILURE = ("refutes as written", "outside condition")
 
 
 def certify(
@@ -73,7 +72,7 @@ def certify(
         _check_enclosure(residual, names, whole)
         outcome, used, at = _search(residual, names, whole, strict, boxes)
     described = "box " + ", ".join(f"{name} in [{low}, {high}]" for name, (low, high) in zip(names, whole, strict=True))
-    ok = None if outcome is None else outcome is not (role in _HOPES_FOR_FAILURE)
+    ok = as_hoped(outcome, role)
     data: dict[str, Any] = {"parts": used, "bits": bits}
     if outcome is None:
         found = f"undecided after {used} parts, stuck near {_point(names, at)}"
@@ -212,7 +211,7 @@ def within(
     if outcome is False:
         data["counterexample"] = {"value": shown}
     verb = {True: "lies in", False: "is not in", None: "may or may not lie in"}[outcome]
-    ok = None if outcome is None else outcome is not (role in _HOPES_FOR_FAILURE)
+    ok = as_hoped(outcome, role)
     return Evidence("interval", role, ok, f"{says} = {shown} {verb} [{low}, {high}].", INSTANCE, data)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from kdtheory.ledger.evidence import Evidence, Role
+from kdtheory.ledger.evidence import Evidence, Role, as_hoped
 
 
 def compare(
@@ -59,9 +59,7 @@ def compare(
     sentence = (
         f"{says or 'numbers'} against {oracle}: largest error {error.flat[worst]:.2g} (tolerance {tolerance:.2g})."
     )
-    return Evidence(
-        "numeric", role, agree is not (role in ("refutes as written", "outside condition")), sentence, "", data
-    )
+    return Evidence("numeric", role, as_hoped(agree, role), sentence, "", data)
 
 
 def attempt(

@@ -9,7 +9,7 @@ from typing import Any
 import sympy as sp
 
 from kdtheory.ledger import exact
-from kdtheory.ledger.evidence import SCALAR, Evidence, Role
+from kdtheory.ledger.evidence import SCALAR, Evidence, Role, as_hoped
 
 Values = Mapping[sp.Symbol, sp.Rational]
 Region = Mapping[sp.Symbol, sp.Expr]
@@ -98,7 +98,7 @@ def identity(
     else:
         found = found or _first_counterexample(sides, given, where, _TRIED)
         equal = None if found is None else False
-    ok = None if equal is None else equal is not (role in ("refutes as written", "outside condition"))
+    ok = as_hoped(equal, role)
     data = {"left": str(left), "right": str(right)} | ({"counterexample": found} if found else {})
     return Evidence("symbolic", role, ok, _sentence(says, equal, found), scope, data)
 

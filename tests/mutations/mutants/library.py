@@ -1,6 +1,6 @@
 """Formulas of the library: divergences, transport, the simplex, dynamics, ball arithmetic."""
 
-from tests.mutations.mutants.kinds import definition, derivation, dynamics, fast, interval, simplex, transport
+from tests.mutations.mutants.kinds import Mutant, definition, derivation, dynamics, fast, interval, simplex, transport
 
 DEFINITIONS = (
     definition("forward KL with p and q swapped", "term=p * sp.log(p / q),", "term=q * sp.log(q / p),"),
@@ -239,11 +239,13 @@ INTERVALS = (
         "inside = bool(found >= ball(bottom, bottom)) and bool",
         "inside = bool(found >= ball(bottom, bottom)) or bool",
     ),
-    interval(
+    Mutant(
         "failure outside the condition is no longer hoped for",
-        '("refutes as written", "outside condition")',
-        '("refutes as written",)',
-        "geometry.mode-collapse",
+        "kdtheory/ledger/evidence.py",
+        "holds is (role in _ROLES_THAT_ASSERT)",
+        'holds is (role in (*_ROLES_THAT_ASSERT, "outside condition"))',
+        ("geometry.mode-collapse",),
+        ("tests/ledger",),
     ),
 )
 LIBRARY = (*DEFINITIONS, *DERIVATIONS, *FAST, *TRANSPORTS, *SIMPLEX, *DYNAMICS, *INTERVALS)
