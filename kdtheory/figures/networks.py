@@ -61,8 +61,7 @@ def _interval(values: pd.Series) -> pd.Series:
     """Geometric mean of positive numbers over seeds, and its 95 % t interval."""
     from kdtheory.students import statistics
 
-    found = statistics.paired(np.log(values).tolist())
-    return pd.Series({"value": np.exp(found.mean), "low": np.exp(found.low), "high": np.exp(found.high)})
+    return pd.Series(np.exp(statistics.interval(np.log(values).tolist())), index=["value", "low", "high"])
 
 
 def _intervals(rows: pd.DataFrame, by: list[str], metrics: list[str]) -> pd.DataFrame:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -23,6 +23,41 @@ LEVEL = 0.05
 REFERENCE = "fkl"
 SECOND_REFERENCE = {"rkl": ("w1", "fkl+w1")}
 """Every loss is compared with forward KL, and the transport losses with reverse KL too."""
+
+
+class Interval(NamedTuple):
+    """A mean and its 95 % t interval, which is infinite for a single number."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def interval(differences: Sequence[float]) -> Interval:
+    """Student's t interval of the mean of paired differences.
+
+    Raises
+    ------
+    ValueError
+        If there is no difference, or one is not finite (the message gives its index).
+    """
+    from scipy import stats
+
+    d = np.asarray(differences, dtype=np.float64)
+    if d.ndim != 1 or not len(d):
+        raise ValueError(f"differences: expected at least one number, got an array of shape {d.shape}")
+    if not np.isfinite(d).all():
+        index = int(np.flatnonzero(~np.isfinite(d))[0])
+        raise ValueError(
+            f"differences[{index}] is {d[index]}: a run diverged or is missing; leave no seed out silently"
+        )
+    mean = float(d.mean())
+    if len(d) == 1:
+        return Interval(mean, -math.inf, math.inf)
+    if np.ptp(d) == 0:  # scipy's t statistic is 0/0 or infinite there; the interval is a point
+        return Interval(mean, mean, mean)
+    found = stats.ttest_1samp(d, 0.0).confidence_interval(1 - LEVEL)
+    return Interval(mean, float(found.low), float(found.high))
 
 
 @dataclass(frozen=True)
@@ -56,26 +91,14 @@ def paired(differences: Sequence[float]) -> Paired:
     """
     from scipy import stats
 
+    around = interval(differences)
     d = np.asarray(differences, dtype=np.float64)
-    if d.ndim != 1 or not len(d):
-        raise ValueError(f"differences: expected at least one number, got an array of shape {d.shape}")
-    if not np.isfinite(d).all():
-        index = int(np.flatnonzero(~np.isfinite(d))[0])
-        raise ValueError(
-            f"differences[{index}] is {d[index]}: a run diverged or is missing; leave no seed out silently"
-        )
-    mean = float(d.mean())
     if len(d) == 1:
-        return Paired(1, mean, -math.inf, math.inf, 1.0)
-    if np.ptp(d) == 0:  # scipy's t statistic is 0/0 or infinite there; the interval is a point
-        low = high = mean
-    else:
-        interval = stats.ttest_1samp(d, 0.0).confidence_interval(1 - LEVEL)
-        low, high = float(interval.low), float(interval.high)
+        return Paired(1, *around, p=1.0)
     flips = stats.permutation_test(
         (d,), np.mean, permutation_type="samples", n_resamples=2**20, alternative="two-sided", rng=0, vectorized=True
     )
-    return Paired(len(d), mean, low, high, min(1.0, float(flips.pvalue)))
+    return Paired(len(d), *around, p=min(1.0, float(flips.pvalue)))
 
 
 def holm(p: Sequence[float]) -> list[float]:

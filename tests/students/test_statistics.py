@@ -27,6 +27,12 @@ def test_t_interval_of_students_own_example():
     assert result.high == pytest.approx(2.46, abs=0.005)
 
 
+@pytest.mark.parametrize("values", [SLEEP, [0.5], [2.0, 2.0]])
+def test_the_interval_alone_is_that_of_the_paired_comparison(values):
+    whole = statistics.paired(values)
+    assert statistics.interval(values) == (whole.mean, whole.low, whole.high)
+
+
 @pytest.mark.parametrize("size", [2, 3, 5, 8, 10])
 def test_sign_flip_is_exact(size):
     d = np.random.default_rng(size).normal(0.3, 1.0, size)
