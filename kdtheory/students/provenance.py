@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kdtheory import checkout
+from kdtheory.students import EXPERIMENT
 from kdtheory.students.profiles import PROFILES, Profile
 from kdtheory.students.tasks import describe
 
@@ -35,16 +36,19 @@ def collect(
     facts : sequence of dict
         Stored facts of the students.
     """
+    usual = PROFILES.get(profile.name)
+    seeds = () if usual and profile.seeds == usual.seeds else profile.seeds
+    names = () if usual and profile.losses == usual.losses else profile.losses
     return {
-        "experiment": "students",
-        "command": command(profile),
+        "experiment": EXPERIMENT,
+        "command": command(EXPERIMENT, profile.name, seeds=seeds, losses=names),
         "settings": describe(profile),
         "settings_sha256": profile.hash,
         "corpus_sha256": corpus_sha256,
         "bytes_per_token": bytes_per_token,
         "learning_rates": {run["loss"]: run["learning_rate"] for run in facts},
         "learning_rate_source": rates,
-        "versions": versions(),
+        "versions": versions(*_LIBRARIES),
         "commit": ", ".join(sorted({run["commit"] for run in facts})),
         "device": sorted({run["device"] for run in facts}),
         "threads_per_process": sorted({run["threads"] for run in facts}),
@@ -54,14 +58,13 @@ def collect(
     }
 
 
-def command(profile: Profile) -> str:
-    """The command that repeats this run."""
-    line = f"kdtheory experiment students --profile {profile.name}"
-    usual = PROFILES.get(profile.name)
-    if usual is None or profile.seeds != usual.seeds:
-        line += f" --seeds {','.join(map(str, profile.seeds))}"
-    if usual is None or profile.losses != usual.losses:
-        line += f" --losses {','.join(profile.losses)}"
+def command(experiment: str, profile: str, *, seeds: Sequence[int], losses: Sequence[str]) -> str:
+    """The command that repeats a run; give only the seeds and losses that are not the profile's own."""
+    line = f"kdtheory experiment {experiment} --profile {profile}"
+    if seeds:
+        line += f" --seeds {','.join(map(str, seeds))}"
+    if losses:
+        line += f" --losses {','.join(losses)}"
     return line
 
 
@@ -81,9 +84,9 @@ def costs(facts: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
     return {loss: {name: round(value, 3) for name, value in row.items()} for loss, row in speed.items()}
 
 
-def versions() -> dict[str, str]:
-    """Python and the libraries that numbers depend on."""
-    return {"python": platform.python_version(), **{name: metadata.version(name) for name in _LIBRARIES}}
+def versions(*libraries: str) -> dict[str, str]:
+    """Of Python and of the libraries that numbers depend on."""
+    return {"python": platform.python_version(), **{name: metadata.version(name) for name in libraries}}
 
 
 @lru_cache(maxsize=1)

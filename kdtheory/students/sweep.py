@@ -165,17 +165,25 @@ def _steps(task: Task, profile: Profile) -> int:
 
 
 def _in_process(todo: Sequence[Task], workspace: Workspace, stage: str, bars: Bars, total: int) -> None:
-    import torch
-
-    before, threads = 0, torch.get_num_threads()
-    torch.set_num_threads(1)  # as in a worker, so that the numbers are the same
-    try:
+    before = 0
+    with one_thread():  # as in a worker, so that the numbers are the same
         for task in todo:
             execute(task, workspace, lambda name, step, steps, offset=before: bars.update(stage, offset + step, total))
             before += _steps(task, workspace.profile)
             bars.update(stage, before, total)
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """PyTorch on one thread: results depend on the number of threads, and one is fastest at this size."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)
 
 
 def _submitted(todo: list[Task], workspace: Workspace, stage: str, bars: Bars, total: int, cluster: Cluster) -> None:

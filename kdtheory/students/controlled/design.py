@@ -74,7 +74,7 @@ class Profile:
         ValueError
             If a loss is in no condition; the message lists those that are.
         """
-        known = list(dict.fromkeys(loss for item in self.conditions.values() for loss in item.losses))
+        known = self.losses()
         if unknown := [loss for loss in losses if loss not in known]:
             raise ValueError(f"losses: {unknown[0]!r} is unknown here; known: {', '.join(known)}")
         wanted = losses or tuple(known)
@@ -84,6 +84,10 @@ class Profile:
         }
         kept = {name: item for name, item in kept.items() if item.losses}
         return Profile(self.name, kept, tuple(seeds) or self.seeds)
+
+    def losses(self) -> list[str]:
+        """Every loss of some condition, once."""
+        return list(dict.fromkeys(loss for item in self.conditions.values() for loss in item.losses))
 
     def tasks(self) -> list[Task]:
         """All runs, those that share an initial student one after the other."""

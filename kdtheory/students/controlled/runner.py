@@ -6,19 +6,17 @@ import json
 import math
 import platform
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from importlib import metadata
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 
 from kdtheory.students import provenance, published, statistics, store
 from kdtheory.students.controlled.design import Experiment, Profile, Task
 from kdtheory.students.progress import bars
 from kdtheory.students.published import Runs
+from kdtheory.students.sweep import one_thread
 
 _LIBRARIES = ("torch", "numpy", "scipy", "statsmodels")
 
@@ -61,7 +59,7 @@ def run(
     """
     chosen = experiment.profile(profile).restricted(tuple(seeds), tuple(losses))
     facts, tasks = [], chosen.tasks()
-    with bars(progress) as shown, _one_thread():
+    with bars(progress) as shown, one_thread():
         for done, task in enumerate(tasks):
             shown.update(experiment.id, done, len(tasks))
             facts.append(_result(experiment, chosen, task, out / "work"))
@@ -103,21 +101,17 @@ def _publish(experiment: Experiment, profile: Profile, facts: Sequence[dict[str,
 
 
 def _provenance(experiment: Experiment, profile: Profile, facts: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    command = f"kdtheory experiment {experiment.id} --profile {profile.name}"
     usual = experiment.profiles[profile.name]
-    if profile.seeds != usual.seeds:
-        command += f" --seeds {','.join(map(str, profile.seeds))}"
-    if profile.settings() != usual.settings():
-        losses = dict.fromkeys(loss for item in profile.conditions.values() for loss in item.losses)
-        command += f" --losses {','.join(losses)}"
+    seeds = () if profile.seeds == usual.seeds else profile.seeds
+    losses = [] if profile.settings() == usual.settings() else profile.losses()
     settings = {"name": profile.name, "seeds": list(profile.seeds), "conditions": profile.settings()}
     return {
         "experiment": experiment.id,
         "version": experiment.version,
-        "command": command,
+        "command": provenance.command(experiment.id, profile.name, seeds=seeds, losses=losses),
         "settings": json.loads(json.dumps(settings)),
         "settings_sha256": store.digest([experiment.version, profile.settings()]),
-        "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in _LIBRARIES}},
+        "versions": provenance.versions(*_LIBRARIES),
         "commit": ", ".join(sorted({run["commit"] for run in facts})),
         "device": platform.machine(),
         "threads_per_process": 1,
@@ -129,14 +123,3 @@ def _plain(value: float) -> float | None:
     """JSON has no NaN: a missing number is null."""
     value = float(value)
     return None if math.isnan(value) else value
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Results depend on the number of threads; one is also fastest at this size."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
