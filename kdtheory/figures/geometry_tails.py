@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.optimize import brentq
 
+from kdtheory import simplex
 from kdtheory.figures import style
 from kdtheory.figures.datasets import computed
 from kdtheory.figures.registry import figure
@@ -24,21 +25,10 @@ CHANGES = {
     "flattened": "tail flattened",
     "missing": "tail missing",
 }
-TITLES = {
-    "fkl": "forward KL",
-    "rkl": "reverse KL",
-    "jsd": "Jensen-Shannon",
-    "hellinger2": "squared Hellinger",
-    "tvd": "total variation",
-    "w1": "W1, line of ranks",
-    "w1_shuffled": "W1, shuffled line",
-}
+_DIVERGENCES = ("fkl", "rkl", "jsd", "hellinger2", "tvd")
+TITLES = {name: style.title(name) for name in _DIVERGENCES}
+TITLES |= {"w1": "W1, line of ranks", "w1_shuffled": "W1, shuffled line"}
 STUDENTS = {"uniform": "uniform student", "sharper": "student ∝ p²", "noisy": "logits of p + N(0, 1)"}
-
-
-def _teacher() -> Array:
-    weight = 1 / np.arange(1, VOCABULARY + 1)
-    return weight / weight.sum()
 
 
 def _tail_changes(p: Array) -> dict[str, Array]:
@@ -67,7 +57,7 @@ def _values(p: Array, q: Array) -> dict[str, float]:
 
     ranks = np.linspace(0, 1, VOCABULARY)
     lines = {"w1": ranks, "w1_shuffled": np.random.default_rng(1).permutation(ranks)}
-    found = {name: kd.divergence(name).value(p, q) for name in ("fkl", "rkl", "jsd", "hellinger2", "tvd")}
+    found = {name: kd.divergence(name).value(p, q) for name in _DIVERGENCES}
     found |= {name: kd.w1(p, q, kd.TokenCost.line(x)).value for name, x in lines.items()}
     return {name: float(value) for name, value in found.items()}
 
@@ -75,7 +65,7 @@ def _values(p: Array, q: Array) -> dict[str, float]:
 @computed("geometry_long_tails.csv")
 def LONG_TAILS() -> pd.DataFrame:
     """Columns change, place ("tail" or "head", the latter with the same total variation), distance, value."""
-    p = _teacher()
+    p = simplex.zipf(VOCABULARY)
     rows = []
     for change, q in _tail_changes(p).items():
         distance = float(np.abs(p - q).sum()) / 2
@@ -132,7 +122,7 @@ def _contributions(p: Array, q: Array) -> dict[str, Array]:
 @computed("geometry_tail_shares.csv")
 def TAIL_SHARES() -> pd.DataFrame:
     """Columns student, distance, value, tail_share (of the distance, between 0 and 1), tail_mass (of the teacher)."""
-    p = _teacher()
+    p = simplex.zipf(VOCABULARY)
     noise = np.random.default_rng(0).normal(size=VOCABULARY)
     weights = {"uniform": np.ones(VOCABULARY), "sharper": p**2, "noisy": p * np.exp(noise)}
     rows = []

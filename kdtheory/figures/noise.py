@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from kdtheory import simplex
 from kdtheory.figures import style
 from kdtheory.figures.datasets import computed
 from kdtheory.figures.registry import figure
@@ -35,7 +36,7 @@ def VARIANCES() -> pd.DataFrame:
     for gap in GAPS:
         z = np.zeros(VOCABULARY)
         z[1] = gap
-        q = np.exp(z) / np.exp(z).sum()
+        q = simplex.softmax(z)
         skewed = -(1 - SKEW) * p / (SKEW * p + (1 - SKEW) * q)
         estimators = [
             ("fkl", "p", -p / q),
