@@ -12,6 +12,7 @@ from scipy.optimize import brentq
 from scipy.stats import logistic, norm
 
 from kdtheory.claims.geometry import distances as d
+from kdtheory.claims.oracles import optimal_transport
 from kdtheory.ledger import Anchor, Evidence, Verdict, claim, exact
 from kdtheory.ledger.interval import ball, within
 
@@ -25,9 +26,14 @@ def _medoid_beaten_by(furthest: bool) -> d.Fails:
     def violation(rng: np.random.Generator) -> tuple[float, dict[str, Any]]:
         p, q = d.pair(rng, most=6)
         cost = d.metric(rng, p.size)
-        labels = np.array([[d.w1(one, student, cost) for one in np.eye(p.size)] for student in (q, *np.eye(p.size))])
+        labels = np.array(
+            [
+                [optimal_transport(one, student, cost).value for one in np.eye(p.size)]
+                for student in (q, *np.eye(p.size))
+            ]
+        )
         expected = labels @ p
-        diracs = np.array([d.w1(p, one, cost) for one in np.eye(p.size)])
+        diracs = np.array([optimal_transport(p, one, cost).value for one in np.eye(p.size)])
         chosen = int(diracs.argmax() if furthest else diracs.argmin())
         errors = (float(expected[1 + chosen] - expected.min()), float(np.abs(expected[1:] - diracs).max()))
         return max(errors), d.point(p, q, cost=cost.tolist())

@@ -10,6 +10,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import softmax
 
 from kdtheory.claims.geometry import distances as d
+from kdtheory.claims.oracles import exact_kl
 from kdtheory.ledger import Anchor, Evidence, Verdict, claim, exact
 
 _PROOF = Anchor("04_geometry#cross-entropy", sha256="16d2322d89aae96e")
@@ -182,7 +183,7 @@ def maximum_likelihood() -> list[Evidence]:
     toss, sure = [0], [1, 0]
     return [
         exact.check(
-            -d.exact_kl(sure, _HALF) - 0,
+            -exact_kl(sure, _HALF) - 0,
             "==",
             _log_likelihood(toss, _HALF),
             role="inside condition",

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from fractions import Fraction
-from itertools import pairwise, permutations
+from itertools import permutations
 from typing import Any
 
 import numpy as np
-import sympy as sp
 from numpy.typing import NDArray
-from scipy.optimize import linprog
 from scipy.spatial.distance import cdist
 from scipy.special import entr, kl_div, rel_entr
 
@@ -19,8 +17,6 @@ from kdtheory.ledger import Evidence, numeric
 Array = NDArray[Any]
 ROUNDING = "float64 sums of at most 12 terms, relative rounding 1e-15, logarithms up to 40"
 HIGHS = "scipy.optimize.linprog (HiGHS) on the primal"
-SHARP = {"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10}
-"""HiGHS leaves constraints open by 1e-7 unless told otherwise; 1e-10 is the least that it accepts."""
 SOLVER = "HiGHS keeps at most 12 constraints to 1e-10 each, times costs below 10"
 Fails = Callable[[np.random.Generator], tuple[float, dict[str, Any]]]
 
@@ -55,17 +51,6 @@ def js(a: Array, b: Array) -> float:
 def affinity(a: Array, b: Array) -> float:
     """Σ √(ab)."""
     return float(np.sqrt(a * b).sum())
-
-
-def w1(a: Array, b: Array, cost: Array) -> float:
-    """Minimum of ⟨Γ, C⟩ by linear programming; one redundant marginal is left out."""
-    size = a.size
-    rows, columns = np.kron(np.eye(size), np.ones(size)), np.kron(np.ones(size), np.eye(size))
-    marginals = np.vstack([rows, columns[:-1]]), np.concatenate([a, b[:-1]])
-    solved = linprog(cost.ravel(), A_eq=marginals[0], b_eq=marginals[1], options=SHARP)
-    if solved.status != 0:
-        raise RuntimeError(f"linprog stopped: {solved.message}")
-    return float(solved.fun)
 
 
 def metric(rng: np.random.Generator, size: int) -> Array:
@@ -109,38 +94,6 @@ def attempt(
     """`numeric.attempt` with this chapter's defaults."""
     because = more.pop("because", ROUNDING)
     return numeric.attempt(fails, draws=draws, oracle=oracle, tolerance=tolerance, because=because, says=says, **more)
-
-
-def exact_kl(p: Iterable[Any], q: Iterable[Any]) -> sp.Expr:
-    """Σ p log(p/q) in exact arithmetic; oo where q = 0 < p."""
-    total: sp.Expr = sp.Integer(0)
-    for a, b in zip(map(sp.sympify, p), map(sp.sympify, q), strict=True):
-        if a.is_zero:
-            continue
-        total += sp.oo if b.is_zero else a * sp.log(a / b)
-    return total
-
-
-def exact_js(p: Iterable[Any], q: Iterable[Any]) -> sp.Expr:
-    """Jensen-Shannon with weights ½ in exact arithmetic."""
-    pairs = [(sp.sympify(a), sp.sympify(b)) for a, b in zip(p, q, strict=True)]
-    m = [(a + b) / 2 for a, b in pairs]
-    return (exact_kl([a for a, _ in pairs], m) + exact_kl([b for _, b in pairs], m)) / 2
-
-
-def exact_tv(p: Iterable[Any], q: Iterable[Any]) -> sp.Expr:
-    """½ Σ |p - q| in exact arithmetic."""
-    return sum((sp.Abs(sp.sympify(a) - sp.sympify(b)) for a, b in zip(p, q, strict=True)), sp.Integer(0)) / 2
-
-
-def exact_line_w1(x: Iterable[Any], p: Iterable[Any], q: Iterable[Any]) -> Fraction:
-    """W1 on the line in rationals: Σ gap · |surplus to the left|."""
-    rows = sorted((Fraction(a), Fraction(b) - Fraction(c)) for a, b, c in zip(x, p, q, strict=True))
-    total, surplus = Fraction(0), Fraction(0)
-    for (left, more), (right, _) in pairwise(rows):
-        surplus += more
-        total += (right - left) * abs(surplus)
-    return total
 
 
 def exact_matching(cost: list[list[Any]]) -> Fraction:

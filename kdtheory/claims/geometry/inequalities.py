@@ -8,6 +8,7 @@ import numpy as np
 import sympy as sp
 
 from kdtheory.claims.geometry import distances as d
+from kdtheory.claims.oracles import exact_kl, exact_line_w1, exact_tv, optimal_transport
 from kdtheory.ledger import Anchor, Evidence, Verdict, claim, exact, symbolic
 
 _PROOF = Anchor("04_geometry#inequalities", sha256="8ba649212d1365a0")
@@ -17,7 +18,7 @@ def _w1_fails_by(low: float, high: float) -> d.Fails:
     def violation(rng: np.random.Generator) -> tuple[float, dict[str, Any]]:
         p, q = d.pair(rng, most=6)
         cost = d.metric(rng, p.size) if rng.random() < 0.8 else 1 - np.eye(p.size)
-        t, value, (least, most) = d.tv(p, q), d.w1(p, q, cost), d.extremes(cost)
+        t, value, (least, most) = d.tv(p, q), optimal_transport(p, q, cost).value, d.extremes(cost)
         return max(low * least * t - value, value - high * most * t), d.point(p, q, cost=cost.tolist())
 
     return violation
@@ -48,8 +49,8 @@ def w1_against_tv() -> list[Evidence]:
     x, p = [0, 1, 5], ["1/2", "1/4", "1/4"]
     near, far = ["1/4", "1/2", "1/4"], ["1/4", "1/4", "1/2"]
     return [
-        exact.check(d.exact_line_w1(x, p, near), "==", d.exact_tv(p, near) * 1, says="0, 1, 5, closest pair: d_min TV"),
-        exact.check(d.exact_line_w1(x, p, far), "==", d.exact_tv(p, far) * 5, says="0, 1, 5, furthest pair: diam TV"),
+        exact.check(exact_line_w1(x, p, near), "==", exact_tv(p, near) * 1, says="0, 1, 5, closest pair: d_min TV"),
+        exact.check(exact_line_w1(x, p, far), "==", exact_tv(p, far) * 5, says="0, 1, 5, furthest pair: diam TV"),
         _attempt_w1(),
     ]
 
@@ -139,11 +140,11 @@ def _attempt_reverse(factor: float = 2.0) -> Evidence:
 def reverse_pinsker() -> list[Evidence]:
     """Jensen's inequality, and ‖v‖₂² ≤ ½ ‖v‖₁² for vectors that sum to 0. Equality at (1, 0) against fair."""
     p, q = [1, 0], ["1/2", "1/2"]
-    bound = sp.log(1 + 2 * d.exact_tv(p, q) ** 2 / sp.Rational(1, 2))
-    other = -sp.log(1 - d.exact_tv(p, q) / 1)
+    bound = sp.log(1 + 2 * exact_tv(p, q) ** 2 / sp.Rational(1, 2))
+    other = -sp.log(1 - exact_tv(p, q) / 1)
     return [
-        exact.check(d.exact_kl(p, q), "==", bound, says="(1, 0) against (1/2, 1/2): KL and log(1 + 2 TV²/min q)"),
-        exact.check(d.exact_kl(p, q), "==", other, says="the same: KL and -log(1 - TV/π)"),
+        exact.check(exact_kl(p, q), "==", bound, says="(1, 0) against (1/2, 1/2): KL and log(1 + 2 TV²/min q)"),
+        exact.check(exact_kl(p, q), "==", other, says="the same: KL and -log(1 - TV/π)"),
         _attempt_reverse(),
     ]
 

@@ -10,6 +10,7 @@ from scipy.special import log_softmax
 from scipy.stats import multinomial
 
 from kdtheory.claims.geometry import distances as d
+from kdtheory.claims.oracles import exact_kl
 from kdtheory.ledger import Anchor, Evidence, Verdict, claim, exact
 
 _PROOF = Anchor("04_geometry#infinite", sha256="34e14ddbf4236e1b")
@@ -52,10 +53,8 @@ def _attempt_between(slack: float = 1.0) -> Evidence:
 def forward_kl_infinite() -> list[Evidence]:
     """Infinite at a zero; at one in a billion less than ten nats."""
     return [
-        exact.check(d.exact_kl(_HALF, [0, 1]), "==", sp.oo, role="inside condition", says="p = (1/2, 1/2), q = (0, 1)"),
-        exact.check(
-            d.exact_kl(_HALF, _TINY), "==", sp.oo, role="outside condition", says="q = (10⁻⁹, 1 - 10⁻⁹): KL = ∞"
-        ),
+        exact.check(exact_kl(_HALF, [0, 1]), "==", sp.oo, role="inside condition", says="p = (1/2, 1/2), q = (0, 1)"),
+        exact.check(exact_kl(_HALF, _TINY), "==", sp.oo, role="outside condition", says="q = (10⁻⁹, 1 - 10⁻⁹): KL = ∞"),
         _attempt_between(),
     ]
 
@@ -80,10 +79,10 @@ def _() -> Evidence:
 def reverse_kl_infinite() -> list[Evidence]:
     """The roles of teacher and student exchanged."""
     return [
-        exact.check(d.exact_kl(_HALF, [0, 1]), "==", sp.oo, role="inside condition", says="q = (1/2, 1/2), p = (0, 1)"),
-        exact.check(d.exact_kl(_HALF, _TINY), "<", 10, says="q = (1/2, 1/2), p = (10⁻⁹, 1 - 10⁻⁹): nats"),
+        exact.check(exact_kl(_HALF, [0, 1]), "==", sp.oo, role="inside condition", says="q = (1/2, 1/2), p = (0, 1)"),
+        exact.check(exact_kl(_HALF, _TINY), "<", 10, says="q = (1/2, 1/2), p = (10⁻⁹, 1 - 10⁻⁹): nats"),
         exact.check(
-            d.exact_kl(_HALF, _TINY), "==", sp.oo, role="outside condition", says="p = (10⁻⁹, 1 - 10⁻⁹): KL(q, p) = ∞"
+            exact_kl(_HALF, _TINY), "==", sp.oo, role="outside condition", says="p = (10⁻⁹, 1 - 10⁻⁹): KL(q, p) = ∞"
         ),
         _attempt_between(),
     ]
@@ -92,7 +91,7 @@ def reverse_kl_infinite() -> list[Evidence]:
 @reverse_kl_infinite.control
 def _() -> Evidence:
     """An infinite divergence where the student is zero instead must not pass."""
-    return exact.check(d.exact_kl([0, 1], _HALF), "==", sp.oo, says="q = (0, 1), p = (1/2, 1/2): KL(q, p)")
+    return exact.check(exact_kl([0, 1], _HALF), "==", sp.oo, says="q = (0, 1), p = (1/2, 1/2): KL(q, p)")
 
 
 def _softmax_fails_by(slack: float) -> d.Fails:
@@ -133,7 +132,7 @@ def no_overlap() -> list[Evidence]:
     gap = sp.Integer(1000)
     student = 1 / (1 + sp.exp(gap))  # q_1 of softmax(0, 1000), teacher (1, 0)
     return [
-        exact.check(d.exact_kl([1, 0], [0, 1]), "==", sp.oo, role="inside condition", says="(1, 0) against (0, 1)"),
+        exact.check(exact_kl([1, 0], [0, 1]), "==", sp.oo, role="inside condition", says="(1, 0) against (0, 1)"),
         exact.check(
             1 - (1 - student), "<", sp.Rational(1, 10**400), says="softmax(0, 1000) against (1, 0): 1 - TV is tiny"
         ),

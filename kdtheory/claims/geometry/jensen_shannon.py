@@ -10,6 +10,7 @@ from scipy.special import softmax
 
 from kdtheory.claims.geometry import distances as d
 from kdtheory.claims.gradients.oracles import derivatives
+from kdtheory.claims.oracles import exact_js
 from kdtheory.divergences.symbols import beta, p, q
 from kdtheory.ledger import Anchor, Evidence, Verdict, claim, exact, symbolic
 
@@ -46,7 +47,7 @@ def js_symmetric() -> list[Evidence]:
         symbolic.identity(_summand().subs(half), _swapped(_summand().subs(half)), says="summand at β = ½, exchanged"),
         symbolic.identity(_summand(), _swapped(_summand().subs(beta, 1 - beta)), says="JSD_β(p, q) = JSD_{1-β}(q, p)"),
         exact.check(
-            d.exact_js(_HALF, _CORNER), "==", d.exact_js(_CORNER, _HALF), role="attempted refutation", says="at a zero"
+            exact_js(_HALF, _CORNER), "==", exact_js(_CORNER, _HALF), role="attempted refutation", says="at a zero"
         ),
     ]
 
@@ -145,11 +146,9 @@ def _attempt_extremes(anywhere: bool) -> Evidence:
 def js_disjoint() -> list[Evidence]:
     """All tokens apart: log 2. One token apart: less."""
     return [
+        exact.check(exact_js([1, 0], [0, 1]), "==", sp.log(2), role="inside condition", says="p = (1, 0), q = (0, 1)"),
         exact.check(
-            d.exact_js([1, 0], [0, 1]), "==", sp.log(2), role="inside condition", says="p = (1, 0), q = (0, 1)"
-        ),
-        exact.check(
-            d.exact_js(_HALF, _CORNER),
+            exact_js(_HALF, _CORNER),
             "==",
             sp.log(2),
             role="outside condition",
@@ -178,8 +177,8 @@ def _() -> Evidence:
 def js_strictly_between() -> list[Evidence]:
     """Equal laws overlap everywhere and have JS = 0; one shared token keeps JS below log 2."""
     return [
-        exact.check(d.exact_js(_HALF, _HALF), ">", 0, role="refutes as written", says="p = q = (1/2, 1/2): JS > 0"),
-        exact.check(d.exact_js(_HALF, _CORNER), "<", sp.log(2), says="one shared token suffices"),
+        exact.check(exact_js(_HALF, _HALF), ">", 0, role="refutes as written", says="p = q = (1/2, 1/2): JS > 0"),
+        exact.check(exact_js(_HALF, _CORNER), "<", sp.log(2), says="one shared token suffices"),
         _attempt_extremes(False),
         _attempt_bounds(),
     ]
@@ -188,7 +187,7 @@ def js_strictly_between() -> list[Evidence]:
 @js_strictly_between.control
 def _() -> Evidence:
     """JS > 0 at p = q must not pass."""
-    return exact.check(d.exact_js(_HALF, _HALF), ">", 0, says="JS at p = q")
+    return exact.check(exact_js(_HALF, _HALF), ">", 0, says="JS at p = q")
 
 
 def _gradient_fails_by(factor: float) -> d.Fails:
@@ -245,7 +244,7 @@ def js_gradient_without_overlap() -> list[Evidence]:
     value = (sp.log(2 / (1 + q_1)) + q_1 * sp.log(2 * q_1 / (1 + q_1)) + (1 - q_1) * sp.log(2)) / 2
     entry = x * sp.diff(value, x)
     e = sp.Rational(1, 1000)
-    apart = [d.exact_js([1, 0, 0], [0, *split]) for split in (["1/2", "1/2"], ["1/3", "2/3"])]
+    apart = [exact_js([1, 0, 0], [0, *split]) for split in (["1/2", "1/2"], ["1/3", "2/3"])]
     return [
         exact.check(apart[0], "==", apart[1], role="inside condition", says="disjoint supports: JS at two students"),
         exact.check(

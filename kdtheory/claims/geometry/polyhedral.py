@@ -12,19 +12,12 @@ from scipy.optimize import linprog
 from scipy.sparse.csgraph import shortest_path
 
 from kdtheory.claims.gradients import oracles
+from kdtheory.claims.oracles import optimal_transport
 from kdtheory.ledger import Anchor, Evidence, Verdict, claim, exact, interval, numeric
 from kdtheory.ledger.evidence import Role
 
 _HIGHS = "scipy.optimize.linprog (HiGHS)"
 _DUAL = "HiGHS' feasibility tolerance, 1e-7 at worst and 1e-12 on problems this small"
-
-
-def transport(p: Any, q: Any, cost: Any) -> tuple[float, Any]:
-    """T_C(p, q) and a subgradient in q, shape (V,), from the primal linear program with one redundant row dropped."""
-    size = p.size
-    rows, columns = np.kron(np.eye(size), np.ones(size)), np.kron(np.ones(size), np.eye(size))
-    solved = linprog(cost.ravel(), A_eq=np.vstack([rows, columns[:-1]]), b_eq=np.concatenate([p, q[:-1]]))
-    return float(solved.fun), np.append(solved.eqlin.marginals[size:], 0.0)
 
 
 def gauge(v: Any, metric: Any) -> float:
@@ -46,7 +39,7 @@ def _not_a_norm(power: float) -> Evidence:
         p, q = rng.dirichlet(np.ones(size), size=2)
         metric, t = _metric(rng, size), float(rng.uniform(0.05, 1))
         norm = gauge(q - p, metric)
-        found = transport(p, p + t * (q - p), metric)[0]
+        found = optimal_transport(p, p + t * (q - p), metric).value
         return abs(found / t**power - norm), {"p": p.tolist(), "q": q.tolist(), "t": t}
 
     return numeric.attempt(
@@ -66,8 +59,8 @@ def _off_the_pieces(slack: float) -> Evidence:
         size = int(rng.integers(2, 5))
         p, q, other = rng.dirichlet(np.ones(size), size=3)
         cost = rng.uniform(0.3, 2, size=(size, size)) * (1 - np.eye(size))
-        value, g = transport(p, q, cost)
-        elsewhere = transport(p, other, cost)[0]
+        value, g = optimal_transport(p, q, cost)
+        elsewhere = optimal_transport(p, other, cost).value
         support = value + g @ (other - q) + slack - elsewhere
         least = cost[~np.eye(size, dtype=bool)].min()
         floor = least * np.abs(p - q).sum() / 2 + slack - value
@@ -134,7 +127,8 @@ def _chains_fail_by(reach: float) -> Evidence:
         if (p + v).min() < 0:  # only for reach > 1: no law, nothing to compare
             return 0.0, {}
         chains = shortest_path(cost)
-        return transport(p, p + v, cost)[0] / transport(p, p + v, chains)[0] - 1, {"p": p.tolist(), "v": v.tolist()}
+        there, along = (optimal_transport(p, p + v, prices).value for prices in (cost, chains))
+        return there / along - 1, {"p": p.tolist(), "v": v.tolist()}
 
     return numeric.attempt(
         violation,
@@ -184,7 +178,7 @@ def _kink_fails_by(factor: float) -> Evidence:
         if rng.random() < 0.4:
             cost = 1 - np.eye(size)
         q, least = oracles.softmax(z), cost[~np.eye(size, dtype=bool)].min()
-        g = transport(p, q, cost)[1]
+        g = optimal_transport(p, q, cost).slopes
         short = factor * least * q.min() / np.sqrt(2) - np.linalg.norm(q * (g - q @ g))
         return float(max(short, factor * least - np.ptp(g))), {"p": p.tolist(), "z": z.tolist(), "cost": cost.tolist()}
 

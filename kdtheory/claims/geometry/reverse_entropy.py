@@ -8,6 +8,7 @@ import numpy as np
 import sympy as sp
 
 from kdtheory.claims.geometry import distances as d
+from kdtheory.claims.oracles import exact_kl
 from kdtheory.ledger import Anchor, Evidence, Verdict, claim, exact
 
 _PROOF = Anchor("04_geometry#reverse-entropy", sha256="7260daa46671009b")
@@ -52,7 +53,7 @@ def _attempt_optimum(optimum: Any, says: str) -> Evidence:
 def reverse_kl_objective() -> list[Evidence]:
     """The two objectives are one function; so the teacher is its minimiser."""
     q = ["1/2", "1/2"]
-    direct = d.exact_kl(q, ["9/10", "1/10"])
+    direct = exact_kl(q, ["9/10", "1/10"])
     split = -(sp.log(sp.Rational(9, 10)) + sp.log(sp.Rational(1, 10))) / 2 - sp.log(2)
     return [
         exact.check(direct, "==", split, says="p = (9/10, 1/10), q = (1/2, 1/2): KL(q, p) against CE - H"),
@@ -64,7 +65,7 @@ def reverse_kl_objective() -> list[Evidence]:
 def _() -> Evidence:
     """CE(q, p) without the entropy is not reverse KL."""
     split = -(sp.log(sp.Rational(9, 10)) + sp.log(sp.Rational(1, 10))) / 2
-    return exact.check(d.exact_kl(["1/2", "1/2"], ["9/10", "1/10"]), "==", split, says="KL(q, p) = CE(q, p)")
+    return exact.check(exact_kl(["1/2", "1/2"], ["9/10", "1/10"]), "==", split, says="KL(q, p) = CE(q, p)")
 
 
 def _corner_fails_by(weight: float) -> d.Fails:
@@ -105,7 +106,7 @@ def entropy_against_collapse() -> list[Evidence]:
     return [
         exact.check(alone[0], "<", alone[1], says="p = (3/5, 2/5), CE(q, p) alone: the Dirac against q = p"),
         exact.check(
-            d.exact_kl(dirac, p), ">", d.exact_kl(p, p), says="with the entropy: KL at the Dirac against KL at q = p"
+            exact_kl(dirac, p), ">", exact_kl(p, p), says="with the entropy: KL at the Dirac against KL at q = p"
         ),
         _attempt_corner(1.0),
         _attempt_optimum(lambda p, weight: _tempered(p, weight), "CE(q, p) - λ H(q) is smallest at q ∝ p^(1/λ)"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,15 +11,12 @@ from scipy.integrate import quad, solve_ivp
 from scipy.optimize import minimize_scalar
 
 from kdtheory.claims.gradients import oracles
+from kdtheory.claims.oracles import exact_kl
 from kdtheory.divergences import RECORDS, derive
 from kdtheory.divergences.symbols import alpha, p, q
 from kdtheory.ledger import Anchor, Evidence, Verdict, claim, exact, numeric, symbolic
 
 _PROJECTIONS = Anchor("04_geometry#projections", sha256="1089f9cb1ae01951")
-
-
-def _kl(a: Sequence[Any], b: Sequence[Any]) -> sp.Expr:
-    return sum((x * sp.log(x / y) for x, y in zip(a, b, strict=True)), sp.Integer(0))
 
 
 def _law(*weights: int) -> list[sp.Rational]:
@@ -30,8 +27,8 @@ def _three_points(sign: int) -> Evidence:
     teacher, middle, last = ([sp.Symbol(f"{name}{i}", positive=True) for i in (1, 2, 3)] for name in "pqr")
     cross = sum((a - b) * sp.log(b / c) for a, b, c in zip(teacher, middle, last, strict=True))
     return symbolic.identity(
-        _kl(teacher, last),
-        _kl(teacher, middle) + _kl(middle, last) + sign * cross,
+        exact_kl(teacher, last),
+        exact_kl(teacher, middle) + exact_kl(middle, last) + sign * cross,
         role="attempted refutation",
         scope="V = 3",
         says="KL(p, r) = KL(p, q) + KL(q, r) + Σ (p - q) log(q/r)",
@@ -45,9 +42,9 @@ _OTHER = _law(2, 3, 8, 12)  # (2/5, 3/5) and (1/5, 4/5) in the other order: any 
 
 def _adds_up(middle: list[sp.Rational]) -> Evidence:
     return exact.check(
-        _kl(_PAIRS, _OTHER),
+        exact_kl(_PAIRS, _OTHER),
         "==",
-        _kl(_PAIRS, middle) + _kl(middle, _OTHER),
+        exact_kl(_PAIRS, middle) + exact_kl(middle, _OTHER),
         says="two dependent bits p, product of their marginals q, another product r: KL(p, r) = KL(p, q) + KL(q, r)",
     )
 
@@ -67,10 +64,16 @@ def pythagoras() -> list[Evidence]:
     """The identity in symbols; a right, an obtuse and an acute angle in rationals."""
     start, centre = _law(1, 3), _law(1, 1)
     obtuse = exact.check(
-        _kl(_law(3, 1), start), ">", _kl(_law(3, 1), centre) + _kl(centre, start), says="q between p and r: KL(p, r)"
+        exact_kl(_law(3, 1), start),
+        ">",
+        exact_kl(_law(3, 1), centre) + exact_kl(centre, start),
+        says="q between p and r: KL(p, r)",
     )
     acute = exact.check(
-        _kl(_law(1, 7), start), "<", _kl(_law(1, 7), centre) + _kl(centre, start), says="p and r on one side: KL(p, r)"
+        exact_kl(_law(1, 7), start),
+        "<",
+        exact_kl(_law(1, 7), centre) + exact_kl(centre, start),
+        says="p and r on one side: KL(p, r)",
     )
     return [_three_points(1), _adds_up(_PRODUCT), obtuse, acute]
 
@@ -126,9 +129,9 @@ def _halves(reverse: bool, far: tuple[int, int], role: Any) -> Evidence:
     fixed, middle, other = _law(1, 3), _law(1, 1), _law(*far)
     first, last = (other, fixed) if reverse else (fixed, other)
     return exact.check(
-        _kl(first, last),
+        exact_kl(first, last),
         ">=",
-        _kl(first, middle) + _kl(middle, last),
+        exact_kl(first, middle) + exact_kl(middle, last),
         role=role,
         says=f"fixed (1/4, 3/4), minimiser (1/2, 1/2), point ({other[0]}, {other[1]}) of E: the inequality",
     )
@@ -136,7 +139,7 @@ def _halves(reverse: bool, far: tuple[int, int], role: Any) -> Evidence:
 
 def _is_minimiser(reverse: bool) -> Evidence:
     fixed, middle, other = _law(1, 3), _law(1, 1), _law(1, 63)
-    value = (lambda x: _kl(x, fixed)) if reverse else (lambda x: _kl(fixed, x))
+    value = (lambda x: exact_kl(x, fixed)) if reverse else (lambda x: exact_kl(fixed, x))
     return exact.check(value(middle), "<", value(other), says="(1/2, 1/2) is nearer to (1/4, 3/4) than (1/64, 63/64)")
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import sympy as sp
 
 from kdtheory.claims.geometry import distances as d
+from kdtheory.claims.oracles import exact_js, exact_kl, exact_line_w1, exact_tv, optimal_transport
 from kdtheory.ledger import Anchor, Evidence, Verdict, claim, exact
 
 _PROOF = Anchor("04_geometry#tails", sha256="00ec8aee1f2fc636")
@@ -19,7 +20,7 @@ def _divergences(p: d.Array, q: d.Array, cost: d.Array) -> d.Array:
     """Forward and reverse KL, JS, TV, squared Hellinger, χ², and W1."""
     chi2 = float(((p - q) ** 2 / q).sum())
     rest = (d.kl(p, q), d.kl(q, p), d.js(p, q), d.tv(p, q), 1 - d.affinity(p, q), chi2)
-    return np.array([*rest, d.w1(p, q, cost)])
+    return np.array([*rest, optimal_transport(p, q, cost).value])
 
 
 def _binary(x: float, y: float) -> float:
@@ -72,12 +73,12 @@ def tail_weight() -> list[Evidence]:
     tenth = sp.Rational(1, 10)
     tails = (["9/10", "1/10"], ["1/10", "9/10"])
     return [
-        exact.check(d.exact_kl(_P, _EXCHANGED), "==", tenth * d.exact_kl(*tails), says="(.9, .09, .01), exchanged: KL"),
-        exact.check(d.exact_js(_P, _EXCHANGED), "==", tenth * d.exact_js(*tails), says="the same: JS"),
+        exact.check(exact_kl(_P, _EXCHANGED), "==", tenth * exact_kl(*tails), says="(.9, .09, .01), exchanged: KL"),
+        exact.check(exact_js(_P, _EXCHANGED), "==", tenth * exact_js(*tails), says="the same: JS"),
         exact.check(
-            d.exact_line_w1([0, 1, 2], _P, _EXCHANGED),
+            exact_line_w1([0, 1, 2], _P, _EXCHANGED),
             "==",
-            tenth * d.exact_line_w1([1, 2], *tails),
+            tenth * exact_line_w1([1, 2], *tails),
             says="the same: W1 at 0, 1, 2",
         ),
         _attempt_weight(),
@@ -125,12 +126,12 @@ def _attempt_missed(exponent: float = 2.0) -> Evidence:
 )
 def long_tails() -> list[Evidence]:
     """(.9, .09, .01) with its tail exchanged: both KL exceed TV and W1; with its last token dropped KL is infinite."""
-    kl, w1 = d.exact_kl(_P, _EXCHANGED), d.exact_line_w1([0, "1/2", 1], _P, _EXCHANGED)
+    kl, w1 = exact_kl(_P, _EXCHANGED), exact_line_w1([0, "1/2", 1], _P, _EXCHANGED)
     says = "(.9, .09, .01), tail exchanged"
     return [
-        exact.check(kl, "<=", d.exact_tv(_P, _EXCHANGED), role="refutes as written", says=f"{says}: KL ≤ TV"),
-        exact.check(d.exact_kl(_EXCHANGED, _P), "<=", w1, role="refutes as written", says=f"{says}: RKL ≤ W1, diam 1"),
-        exact.check(d.exact_kl(_P, ["10/11", "1/11", 0]), "==", sp.oo, says="last tail token dropped: KL"),
+        exact.check(kl, "<=", exact_tv(_P, _EXCHANGED), role="refutes as written", says=f"{says}: KL ≤ TV"),
+        exact.check(exact_kl(_EXCHANGED, _P), "<=", w1, role="refutes as written", says=f"{says}: RKL ≤ W1, diam 1"),
+        exact.check(exact_kl(_P, ["10/11", "1/11", 0]), "==", sp.oo, says="last tail token dropped: KL"),
         _attempt_missed(),
         _attempt_weight(),
     ]

@@ -9,6 +9,7 @@ import sympy as sp
 from scipy.special import log_softmax
 
 from kdtheory.claims.geometry import distances as d
+from kdtheory.claims.oracles import exact_kl, optimal_transport
 from kdtheory.ledger import Anchor, Evidence, Verdict, claim, exact
 
 _TOPOLOGY = Anchor("04_geometry#one-topology", sha256="ab92b1558290a4b9")
@@ -23,7 +24,7 @@ def _together_fail(slack: float) -> d.Fails:
         step = 10 ** rng.uniform(-6, 0)
         q = (1 - step) * p + step * r
         cost = d.metric(rng, size)
-        (least, most), t, w1, divergence = d.extremes(cost), d.tv(p, q), d.w1(p, q, cost), d.kl(p, q)
+        (least, most), t, w1, divergence = d.extremes(cost), d.tv(p, q), optimal_transport(p, q, cost).value, d.kl(p, q)
         overlap = d.affinity(p, q)
         gaps = [
             w1 - slack * most * np.sqrt(max(divergence, 0) / 2),
@@ -109,10 +110,10 @@ def reverse_kl_topology() -> list[Evidence]:
     near = ["501/1000", "499/1000"]
     return [
         exact.check(
-            d.exact_kl(near, ["1/2", "1/2"]), "<", "1/100000", role="inside condition", says="p fair, q = (.501, .499)"
+            exact_kl(near, ["1/2", "1/2"]), "<", "1/100000", role="inside condition", says="p fair, q = (.501, .499)"
         ),
         exact.check(
-            d.exact_kl(["999/1000", "1/1000"], [1, 0]),
+            exact_kl(["999/1000", "1/1000"], [1, 0]),
             "<",
             1,
             role="outside condition",

@@ -9,6 +9,7 @@ from scipy.optimize import linprog
 from scipy.stats import wasserstein_distance
 
 from kdtheory.claims.geometry import distances as d
+from kdtheory.claims.oracles import SHARP, exact_line_w1, optimal_transport
 from kdtheory.ledger import Anchor, Evidence, Verdict, claim, exact
 
 _KANTOROVICH = Anchor("04_geometry#kantorovich", sha256="e64c5a2e53cb23cd")
@@ -30,7 +31,9 @@ def _definition_fails_by(only_independent: bool) -> d.Fails:
         cost = d.metric(rng, p.size)
         independent = float(p @ cost @ q)
         value = independent if only_independent else float(_library(p, q, cost).value)
-        return max(abs(value - d.w1(p, q, cost)), value - independent), d.point(p, q, cost=cost.tolist())
+        return max(abs(value - optimal_transport(p, q, cost).value), value - independent), d.point(
+            p, q, cost=cost.tolist()
+        )
 
     return violation
 
@@ -62,7 +65,7 @@ def wasserstein_definition() -> list[Evidence]:
     cost = [[abs(a - b) for b in (1, 3)] for a in (0, 1)]  # the two halves of p against those of q
     return [
         exact.check(
-            d.exact_line_w1(x, p, q), "==", d.exact_matching(cost), says="positions 0, 1, 3: Σ gap |F - G| and matching"
+            exact_line_w1(x, p, q), "==", d.exact_matching(cost), says="positions 0, 1, 3: Σ gap |F - G| and matching"
         ),
         _attempt_definition(),
     ]
@@ -80,7 +83,7 @@ def _dual(p: d.Array, q: d.Array, cost: d.Array, factor: float) -> float:
     rows = [np.eye(size)[i] - np.eye(size)[j] for i in range(size) for j in range(size) if i != j]
     limits = [factor * cost[i, j] for i in range(size) for j in range(size) if i != j]
     bounds = [(0, 0)] + [(None, None)] * (size - 1)
-    return -float(linprog(p - q, A_ub=np.array(rows), b_ub=limits, bounds=bounds, options=d.SHARP).fun)
+    return -float(linprog(p - q, A_ub=np.array(rows), b_ub=limits, bounds=bounds, options=SHARP).fun)
 
 
 def _duality_fails_by(factor: float) -> d.Fails:
@@ -89,11 +92,11 @@ def _duality_fails_by(factor: float) -> d.Fails:
     def violation(rng: np.random.Generator) -> tuple[float, dict[str, Any]]:
         p, q = d.pair(rng, most=6)
         cost, x = d.metric(rng, p.size), rng.normal(size=p.size)
-        value = d.w1(p, q, cost)
+        value = optimal_transport(p, q, cost).value
         r = d.law(rng, p.size, zeros=False)
         t = rng.uniform(0.05, 1)
-        shifted = d.w1((1 - t) * r + t * p, (1 - t) * r + t * q, cost)  # difference t(q - p)
-        line = abs(wasserstein_distance(x, x, p, q) - d.w1(p, q, np.abs(x[:, None] - x)))
+        shifted = optimal_transport((1 - t) * r + t * p, (1 - t) * r + t * q, cost).value  # difference t(q - p)
+        line = abs(wasserstein_distance(x, x, p, q) - optimal_transport(p, q, np.abs(x[:, None] - x)).value)
         errors = (abs(value - _dual(p, q, cost, factor)), abs(shifted - t * value), line)
         return max(errors), d.point(p, q, cost=cost.tolist())
 
@@ -153,7 +156,11 @@ def _bounds_fail_by(constants: tuple[float, float, float]) -> d.Fails:
         elif kind < 0.6:
             loss = (q > p).astype(float) + rng.normal(size=p.size) * 1e-9
         gap, osc = abs(float(loss @ (q - p))), float(np.ptp(loss))
-        bounds = (_lipschitz(loss, cost) * d.w1(p, q, cost), osc * d.tv(p, q), osc * np.sqrt(d.kl(p, q) / 2))
+        bounds = (
+            _lipschitz(loss, cost) * optimal_transport(p, q, cost).value,
+            osc * d.tv(p, q),
+            osc * np.sqrt(d.kl(p, q) / 2),
+        )
         at = d.point(p, q, loss=loss.tolist())
         return float(max(gap - c * bound for c, bound in zip(constants, bounds, strict=True))), at
 
@@ -184,7 +191,7 @@ def _attempt_bounds(constants: tuple[float, float, float] = (1.0, 1.0, 1.0)) -> 
 def downstream_bound() -> list[Evidence]:
     """Kantorovich-Rubinstein; the constants Lip and osc are attained at two Diracs."""
     x, loss = [0, 1, 3], [0, 1, 3]
-    w1 = d.exact_line_w1(x, [1, 0, 0], [0, "1/2", "1/2"])
+    w1 = exact_line_w1(x, [1, 0, 0], [0, "1/2", "1/2"])
     return [
         exact.check(w1, "==", (loss[1] + loss[2]) * exact.evaluate("1/2"), says="l(x) = x on 0, 1, 3: W1 is attained"),
         _attempt_bounds(),
@@ -206,7 +213,7 @@ def _promises_cross(aligned: bool) -> d.Fails:
         far = np.where(_off_diagonal(p.size), cost, np.inf)
         i, _ = np.unravel_index(cost.argmax() if aligned else far.argmin(), cost.shape)
         loss = cost[i] if aligned else (np.arange(p.size) == i).astype(float)
-        w1 = d.w1(p, q, cost)
+        w1 = optimal_transport(p, q, cost).value
         difference = _lipschitz(loss, cost) * w1 - float(np.ptp(loss)) * d.tv(p, q)
         return difference if aligned else -difference, d.point(p, q, loss=loss.tolist())
 
@@ -230,7 +237,7 @@ _IN_ORDER, _SCRAMBLED = (0, 1, 2), (0, 2, 1)
 
 def _nearer_by(positions: tuple[int, int, int]) -> Any:
     """W1(e_1, e_2) and W1(e_1, e_3)."""
-    return [d.exact_line_w1(positions, [1, 0, 0], student) for student in ([0, 1, 0], [0, 0, 1])]
+    return [exact_line_w1(positions, [1, 0, 0], student) for student in ([0, 1, 0], [0, 0, 1])]
 
 
 @claim(
@@ -249,7 +256,7 @@ def downstream_aligned() -> list[Evidence]:
     """Loss (0, 1, 2): positions in order and scrambled; a jump between two tokens at distance 1/100."""
     near, far = _nearer_by(_IN_ORDER)
     wrong_near, wrong_far = _nearer_by(_SCRAMBLED)
-    small = d.exact_line_w1([0, "1/100", 1], [1, 0, 0], [0, 1, 0])
+    small = exact_line_w1([0, "1/100", 1], [1, 0, 0], [0, 1, 0])
     return [
         exact.check(near, "<", far, role="inside condition", says="positions 0, 1, 2: the better student is nearer"),
         exact.check(wrong_near, "<", wrong_far, role="outside condition", says="positions 0, 2, 1: it is nearer"),

@@ -10,6 +10,7 @@ from scipy.special import logsumexp
 
 from kdtheory.claims.gradients import oracles
 from kdtheory.claims.gradients.chain_rule import estimate
+from kdtheory.claims.oracles import exact_kl
 from kdtheory.divergences import RECORDS, derive
 from kdtheory.divergences.symbols import q
 from kdtheory.ledger import Anchor, Evidence, Verdict, claim, exact, numeric, symbolic
@@ -19,17 +20,13 @@ _PROOF = Anchor("02_gradients#forward-kl", sha256="1face3f420eb2de5")
 _epsilon = sp.Symbol("epsilon", positive=True)
 
 
-def _written_out(teacher: list[Any], student: list[Any]) -> sp.Expr:
-    return sum((a * sp.log(a / b) for a, b in zip(teacher, student, strict=True)), sp.Integer(0))
-
-
 def _sampled(law: str, says: str) -> Evidence:
     """E[-q(y)⁻¹ ∂q(y)/∂z_1] over the law of y, against the derivative of the written-out sum, V = 3."""
     student = oracles.symbolic_softmax(3)
     weights = [-1 / b for b in student.q]
     return symbolic.identity(
         estimate(weights, student.p if law == "p" else student.q, student, 0),
-        student.derivative(_written_out(student.p, student.q), 0),
+        student.derivative(exact_kl(student.p, student.q), 0),
         role="attempted refutation",
         scope="V = 3",
         says=says,
@@ -194,7 +191,7 @@ def _not_smooth(sign: int) -> Evidence:
     entropy = sum((a * sp.log(a) for a in student.p), sp.Integer(0))
     closed = entropy - oracles.expectation(student.p, z) + sign * sp.log(sum(student.x))
     return symbolic.identity(
-        _written_out(student.p, student.q), closed, role="attempted refutation", scope="V = 3", says="closed form"
+        exact_kl(student.p, student.q), closed, role="attempted refutation", scope="V = 3", says="closed form"
     )
 
 

@@ -6,22 +6,13 @@ from typing import Any
 
 import numpy as np
 import sympy as sp
-from scipy.optimize import linprog
 from scipy.spatial.distance import cdist
 
 from kdtheory.claims.gradients import oracles
+from kdtheory.claims.oracles import optimal_transport
 from kdtheory.ledger import Anchor, Evidence, Verdict, claim, exact, numeric
 
 _PROOF = Anchor("02_gradients#wasserstein", sha256="86a61ce65e086e2f")
-
-
-def _transport(p: Any, q: Any, cost: Any) -> tuple[float, Any]:
-    """W1 and a potential on the student's side, by scipy's HiGHS on the primal with one redundant row dropped."""
-    size = p.size
-    rows = np.kron(np.eye(size), np.ones(size))
-    columns = np.kron(np.ones(size), np.eye(size))
-    solved = linprog(cost.ravel(), A_eq=np.vstack([rows, columns[:-1]]), b_eq=np.concatenate([p, q[:-1]]))
-    return float(solved.fun), np.append(solved.eqlin.marginals[size:], 0.0)
 
 
 def _random_metric(rng: np.random.Generator, size: int) -> Any:
@@ -35,10 +26,11 @@ def _gradient_is_off(sign: int) -> Any:
     def violation(rng: np.random.Generator) -> tuple[float, dict[str, Any]]:
         z, p, h = rng.normal(size=4), rng.dirichlet(np.ones(4)), 1e-5
         cost, q = _random_metric(rng, 4), oracles.softmax(z)
-        f = _transport(p, q, cost)[1]
+        f = optimal_transport(p, q, cost).slopes
         found = q * (f - q @ f)
         moved = [
-            [_transport(p, oracles.softmax(z + side * h * unit), cost)[0] for side in (1, -1)] for unit in np.eye(4)
+            [optimal_transport(p, oracles.softmax(z + side * h * unit), cost).value for side in (1, -1)]
+            for unit in np.eye(4)
         ]
         expected = np.array([(up - down) / (2 * h) for up, down in moved])
         return float(np.abs(sign * found - expected).max()), {"p": p.tolist(), "z": z.tolist()}
@@ -106,7 +98,7 @@ def _w1_bound_fails_by(factor: float) -> Any:
         size = int(rng.integers(2, 7))
         z, p, cost = rng.uniform(0, 8) * rng.normal(size=size), rng.dirichlet(np.ones(size)), _random_metric(rng, size)
         q = oracles.softmax(z)
-        f = _transport(p, q, cost)[1]
+        f = optimal_transport(p, q, cost).slopes
         left = np.delete(q, q.argmax()).sum()
         bound = factor * cost.max() * left
         return float(np.abs(q * (f - q @ f)).sum() - bound), {"p": p.tolist(), "z": z.tolist(), "cost": cost.tolist()}

@@ -9,7 +9,7 @@ import numpy as np
 import sympy as sp
 from scipy.special import rel_entr, softmax
 
-from kdtheory.claims.modes.realisable import kl
+from kdtheory.claims.oracles import exact_kl
 from kdtheory.ledger import Anchor, Evidence, Verdict, claim, exact, numeric
 
 EVENTS = Anchor("05_modes#events", sha256="99d82d25045ca85b")
@@ -63,7 +63,7 @@ def fkl_excess() -> list[Evidence]:
     """A third of the mass on a token that the teacher never produces costs log(3/2); at FKL = 1/10 it cannot be."""
     return [
         exact.check(
-            kl(["1/2", "1/2"], ["1/3", "1/3"]),
+            exact_kl(["1/2", "1/2"], ["1/3", "1/3"]),
             "==",
             sp.log(sp.Rational(3, 2)),
             role="inside condition",
@@ -130,7 +130,9 @@ def rkl_low_where_teacher_low() -> list[Evidence]:
             role="refutes as written",
             says="the RKL-optimal one-hot student has q_2 = 0, so p_2 is small, read as at most 1/3:",
         ),
-        exact.check(kl(["1", "0"], p), "<", kl(["0", "1"], p), says="RKL prefers q = (1, 0) to q = (0, 1):"),
+        exact.check(
+            exact_kl(["1", "0"], p), "<", exact_kl(["0", "1"], p), says="RKL prefers q = (1, 0) to q = (0, 1):"
+        ),
         attempt(avoiding(1.0), "q(A) log 1/p(A) <= RKL + log 2"),
     ]
 
@@ -171,7 +173,7 @@ def rkl_may_leave_out() -> list[Evidence]:
     """Leaving out a third of the teacher costs log(3/2) nats, half of it log 2, and never more than that."""
     return [
         exact.check(
-            kl(["1/2", "1/2", "0"], ["1/3", "1/3", "1/3"]),
+            exact_kl(["1/2", "1/2", "0"], ["1/3", "1/3", "1/3"]),
             "==",
             sp.log(sp.Rational(3, 2)),
             says="p uniform on three tokens, q = (1/2, 1/2, 0): RKL",

@@ -10,7 +10,7 @@ from flint import arb
 
 from kdtheory.claims.modes import enclosures, fits
 from kdtheory.claims.modes.enclosures import Pair, number
-from kdtheory.claims.modes.realisable import kl
+from kdtheory.claims.oracles import exact_kl
 from kdtheory.ledger import INSTANCE, Anchor, Evidence, Verdict, claim, exact, interval, numeric
 
 _MOMENTS = Anchor("05_modes#moments", sha256="f4a8576c88a9fc77")
@@ -107,9 +107,9 @@ def _overestimates() -> Evidence:
     """Free logits: a student with ten times the teacher's void mass against the teacher itself."""
     p, q = ["3/5", "1/250", "99/250"], ["29/50", "1/25", "19/50"]
     return exact.check(
-        kl(p, q),
+        exact_kl(p, q),
         "<=",
-        kl(p, p),
+        exact_kl(p, p),
         role="outside condition",
         says="free logits, p = (3/5, 1/250, 99/250): a student with ten times the void mass is optimal for FKL",
     )

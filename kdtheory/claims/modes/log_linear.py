@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import sympy as sp
 from flint import arb
-from scipy.optimize import linprog, minimize_scalar
+from scipy.optimize import minimize_scalar
 
 from kdtheory.claims.gradients import oracles
+from kdtheory.claims.oracles import optimal_transport
 from kdtheory.ledger import Anchor, Evidence, Verdict, claim, exact, interval, numeric
 from kdtheory.ledger.interval import ball
 
@@ -98,9 +99,7 @@ def _typed(name: str, t: float) -> float:
     p, q = np.array([0.495, 0.01, 0.495]), oracles.softmax(np.array([t, 0.0, -t]))
     if name != "w1":
         return float(np.real(oracles.DEFINITIONS[name](p, q, **({"beta": 0.5} if name == "jsd" else {}))))
-    cost = np.abs(np.subtract.outer(np.arange(3), np.arange(3))).ravel()
-    rows = np.vstack([np.kron(np.eye(3), np.ones(3)), np.kron(np.ones(3), np.eye(3))])
-    return float(linprog(cost, A_eq=rows, b_eq=np.concatenate([p, q]), method="highs").fun)
+    return optimal_transport(p, q, np.abs(np.subtract.outer(np.arange(3), np.arange(3)))).value
 
 
 def _beats(optima: dict[str, float]) -> Any:

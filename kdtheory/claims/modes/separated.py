@@ -11,7 +11,7 @@ from flint import arb
 
 from kdtheory.claims.modes import enclosures
 from kdtheory.claims.modes.gaussian import BOX, SEPARATED, attempt_void, fkl_void, optimum_in
-from kdtheory.claims.modes.realisable import kl
+from kdtheory.claims.oracles import exact_kl
 from kdtheory.ledger import Evidence, Verdict, claim, exact, interval, numeric
 
 
@@ -38,9 +38,9 @@ def rkl_major_mode() -> list[Evidence]:
         optimum_in(),
         interval.within(_right_mode, 0, "1/10000", role="inside condition", says="mass of an RKL optimum on x > 0"),
         exact.check(
-            kl(["1", "0"], ["3/5", "2/5"]),
+            exact_kl(["1", "0"], ["3/5", "2/5"]),
             "<=",
-            kl(["3/5", "2/5"], ["3/5", "2/5"]),
+            exact_kl(["3/5", "2/5"], ["3/5", "2/5"]),
             role="outside condition",
             says="free logits, p = (3/5, 2/5): leaving out the second token is optimal for RKL",
         ),
@@ -99,9 +99,9 @@ def largest_mass_not_tallest() -> list[Evidence]:
     p = ["1/5", "1/5", "1/5", "2/5"]
     return [
         exact.check(
-            kl(["0", "0", "0", "1"], p),
+            exact_kl(["0", "0", "0", "1"], p),
             "<=",
-            kl(["1/3", "1/3", "1/3", "0"], p),
+            exact_kl(["1/3", "1/3", "1/3", "0"], p),
             role="refutes as written",
             says="p = (1/5, 1/5, 1/5 | 2/5): RKL of the most probable mode (0, 0, 0, 1) <= RKL of (1/3, 1/3, 1/3, 0)",
         ),

@@ -9,7 +9,8 @@ import sympy as sp
 from scipy.special import rel_entr
 
 from kdtheory.claims.gradients import oracles
-from kdtheory.claims.modes.realisable import PROOF, TEACHER, kl
+from kdtheory.claims.modes.realisable import PROOF, TEACHER
+from kdtheory.claims.oracles import exact_kl
 from kdtheory.ledger import Evidence, Verdict, claim, exact, numeric, symbolic
 
 
@@ -133,9 +134,9 @@ def larger_than_large() -> list[Evidence]:
     p = ["3/5", "2/5"]
     return [
         exact.check(
-            kl(p, ["7/10", "3/10"]),
+            exact_kl(p, ["7/10", "3/10"]),
             "<=",
-            kl(p, p),
+            exact_kl(p, p),
             role="refutes as written",
             says="FKL at q = (7/10, 3/10) is no larger than at q = p = (3/5, 2/5)",
         ),

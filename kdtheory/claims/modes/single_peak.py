@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from fractions import Fraction
-from itertools import accumulate, pairwise
 from typing import Any
 
 import sympy as sp
 
-from kdtheory.claims.modes.realisable import kl
+from kdtheory.claims.oracles import exact_js, exact_kl, exact_line_w1, exact_tv
 from kdtheory.ledger import Evidence, Verdict, claim, exact
 
 POSITIONS = (0, 1, 10)
@@ -24,22 +23,9 @@ def student(peak: int) -> list[Fraction]:
     return [(1 - FLOOR) * (token == peak) + FLOOR / 3 for token in range(3)]
 
 
-def jsd(p: Law, q: Law) -> sp.Expr:
-    """½ KL(p‖m) + ½ KL(q‖m)."""
-    middle = [(a + b) / 2 for a, b in zip(p, q, strict=True)]
-    return (kl(p, middle) + kl(q, middle)) / 2
-
-
-def tv(p: Law, q: Law) -> Fraction:
-    """½ Σ|p - q|."""
-    return sum((abs(a - b) for a, b in zip(p, q, strict=True)), Fraction(0)) / 2
-
-
 def w1(p: Law, q: Law) -> Fraction:
     """∫|F_p - F_q| over the positions."""
-    gaps = [b - a for a, b in pairwise(POSITIONS)]
-    ahead = accumulate(a - b for a, b in zip(p, q, strict=True))
-    return sum((abs(excess) * gap for excess, gap in zip(ahead, gaps, strict=False)), Fraction(0))
+    return exact_line_w1(POSITIONS, p, q)
 
 
 def expected_distance(p: Law, q: Law) -> Fraction:
@@ -54,10 +40,10 @@ def nll(p: Law, q: Law) -> sp.Expr:
 
 
 LOSSES: dict[str, Callable[[Law, Law], Any]] = {
-    "fkl": kl,
-    "rkl": lambda p, q: kl(q, p),
-    "jsd": jsd,
-    "tvd": tv,
+    "fkl": exact_kl,
+    "rkl": lambda p, q: exact_kl(q, p),
+    "jsd": exact_js,
+    "tvd": exact_tv,
     "w1": w1,
 }
 

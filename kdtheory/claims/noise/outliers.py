@@ -11,6 +11,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.stats import binom
 
+from kdtheory.claims.oracles import exact_tv
 from kdtheory.ledger import Anchor, Evidence, Verdict, claim, exact, numeric
 
 _PROOF = Anchor("06_noise#outliers", sha256="49b34b24ddbfdc7a")
@@ -27,11 +28,6 @@ def contaminated(teacher: Sequence[Fraction], share: Fraction = SHARE) -> list[F
     """(1 − ε) p + ε δ at the last position."""
     last = len(teacher) - 1
     return [(1 - share) * a + share * (k == last) for k, a in enumerate(teacher)]
-
-
-def tv(first: Sequence[Fraction], second: Sequence[Fraction]) -> Fraction:
-    """½ Σ|p − q|."""
-    return sum((abs(a - b) for a, b in zip(first, second, strict=True)), Fraction(0)) / 2
 
 
 def fkl_fit(share: Fraction = SHARE) -> Fraction:
@@ -109,20 +105,20 @@ def outliers() -> list[Evidence]:
     dirty = contaminated(clean)
     fitted = student(fkl_fit())
     inside = exact.check(
-        tv(clean, fitted),
+        exact_tv(clean, fitted),
         ">",
         2 * SHARE,
         role="inside condition",
         says="binomial students: TV(p, q_FKL) above the 2ε that total variation's fit cannot exceed",
     )
     outside = exact.check(
-        tv(clean, dirty),
+        exact_tv(clean, dirty),
         "<",
-        tv(clean, dirty),
+        exact_tv(clean, dirty),
         role="outside condition",
         says="unrestricted students, both fits are p_ε: TV(p, q_TV) < TV(p, q_FKL)",
     )
-    both = exact.check(tv(clean, dirty), "==", SHARE * (1 - clean[-1]), says="its distance, ε TV(p, o)")
+    both = exact.check(exact_tv(clean, dirty), "==", SHARE * (1 - clean[-1]), says="its distance, ε TV(p, o)")
     return [inside, outside, both, _attempt(2.0)]
 
 
@@ -138,8 +134,8 @@ def _toy(fit: Fraction) -> list[Evidence]:
     low, high = Fraction(7, 1000), Fraction(7, 500)
     return [
         exact.check(_score(fit), "==", 0, says=f"derivative of the cross-entropy at mean {100 * fit}"),
-        exact.check(tv(clean, student(low)), ">", 2 * SHARE, says="TV between means 1 and 7/10"),
-        exact.check(tv(clean, student(high)), ">", 2 * SHARE, says="TV between means 1 and 7/5"),
+        exact.check(exact_tv(clean, student(low)), ">", 2 * SHARE, says="TV between means 1 and 7/10"),
+        exact.check(exact_tv(clean, student(high)), ">", 2 * SHARE, says="TV between means 1 and 7/5"),
     ]
 
 
@@ -172,7 +168,9 @@ def outlier_toy() -> list[Evidence]:
     return [
         *_toy(fkl_fit()),
         exact.check(100 * fkl_fit(), "==", "119/20", says="mean of forward KL's fit"),
-        exact.check(tv(clean, student(fkl_fit())), ">", "4/5", says="TV of forward KL's fit from the clean teacher"),
+        exact.check(
+            exact_tv(clean, student(fkl_fit())), ">", "4/5", says="TV of forward KL's fit from the clean teacher"
+        ),
         near,
         _attempt(2.0),
     ]

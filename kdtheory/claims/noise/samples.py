@@ -11,7 +11,8 @@ import numpy as np
 import sympy as sp
 from scipy.stats import binom, multinomial
 
-from kdtheory.claims.noise.transport import batches, w1_line
+from kdtheory.claims.noise.transport import batches
+from kdtheory.claims.oracles import exact_kl, exact_line_w1, exact_tv
 from kdtheory.ledger import Anchor, Evidence, Verdict, claim, exact, numeric
 
 _P = (Fraction(1, 2), Fraction(1, 3), Fraction(1, 6))
@@ -43,10 +44,6 @@ def _attempt(violation: Any, says: str, draws: int = 120) -> Evidence:
     return numeric.attempt(violation, draws=draws, oracle=MARGINS, tolerance=1e-10, because=_SUMS, says=says)
 
 
-def _tv(first: Any, second: Any) -> Fraction:
-    return sum((abs(a - b) for a, b in zip(first, second, strict=True)), Fraction(0)) / 2
-
-
 @claim(
     "noise.samples-tv",
     statement=r"E\,TV(\hat p, p) \le \tfrac12 \textstyle\sum_i \sqrt{p_i (1 - p_i)/n} \le \tfrac12 \sqrt{(V - 1)/n};"
@@ -61,7 +58,7 @@ def samples_tv() -> list[Evidence]:
     items = [_attempt(_tv_exceeds, "E TV between its two bounds")]
     for size, n in ((3, 2), (3, 3), (4, 3)):
         uniform = (Fraction(1, size),) * size
-        mean = sum((weight * _tv(law, uniform) for weight, law in batches(uniform, n)), Fraction(0))
+        mean = sum((weight * exact_tv(law, uniform) for weight, law in batches(uniform, n)), Fraction(0))
         items.append(exact.check(mean, "==", (1 - Fraction(1, size)) ** n, says=f"uniform, V = {size}, n = {n}"))
     return items
 
@@ -69,7 +66,7 @@ def samples_tv() -> list[Evidence]:
 @samples_tv.control
 def _() -> Evidence:
     """Nine tenths of the bound must not pass: two even tokens and one draw attain it."""
-    mean = sum((weight * _tv(law, _HALVES) for weight, law in batches(_HALVES, 1)), Fraction(0))
+    mean = sum((weight * exact_tv(law, _HALVES) for weight, law in batches(_HALVES, 1)), Fraction(0))
     return exact.check(mean, "<=", Fraction(9, 20), says="V = 2, n = 1, uniform: E TV by 0.9 of the bound 1/2")
 
 
@@ -91,12 +88,11 @@ def _kl_exceeds(rng: np.random.Generator) -> tuple[float, dict[str, Any]]:
     return max(mean - np.log1p((p.size - 1) / n), off), {"p": p.tolist(), "n": n}
 
 
-def _exact_kl(teacher: Any, n: int) -> sp.Expr:
+def _mean_exact_kl(teacher: Any, n: int) -> sp.Expr:
     """E KL(p̂, p) by enumeration of all counts."""
     total = sp.Integer(0)
     for weight, law in batches(teacher, n):
-        inner = sum((sp.sympify(a) * sp.log(sp.sympify(a / b)) for a, b in zip(law, teacher, strict=True) if a), 0)
-        total += sp.sympify(weight) * inner
+        total += sp.sympify(weight) * exact_kl(law, teacher)
     return total
 
 
@@ -115,7 +111,7 @@ def samples_kl() -> list[Evidence]:
     for teacher in (_P, _HALVES):
         for n in (1, 2, 4):
             bound = sp.log(1 + sp.Rational(len(teacher) - 1, n))
-            items.append(exact.check(_exact_kl(teacher, n), "<=", bound, says=f"V = {len(teacher)}, n = {n}"))
+            items.append(exact.check(_mean_exact_kl(teacher, n), "<=", bound, says=f"V = {len(teacher)}, n = {n}"))
     return items
 
 
@@ -123,7 +119,7 @@ def samples_kl() -> list[Evidence]:
 def _() -> Evidence:
     """The leading term as an upper bound must not pass."""
     return exact.check(
-        _exact_kl(_HALVES, 1), "<=", sp.Rational(1, 2), says="E KL at p = (1/2, 1/2), n = 1, by (V−1)/2n"
+        _mean_exact_kl(_HALVES, 1), "<=", sp.Rational(1, 2), says="E KL at p = (1/2, 1/2), n = 1, by (V−1)/2n"
     )
 
 
@@ -211,7 +207,7 @@ def _w1_exceeds(factor: float) -> Any:
 def _margins_are_w1(n: int) -> Evidence:
     """E W1 of all batches, enumerated, against the sum over binomial margins."""
     positions, levels = (Fraction(0), Fraction(1), Fraction(3)), (Fraction(1, 2), Fraction(5, 6))
-    mean = sum((weight * w1_line(positions, law, _P) for weight, law in batches(_P, n)), Fraction(0))
+    mean = sum((weight * exact_line_w1(positions, law, _P) for weight, law in batches(_P, n)), Fraction(0))
     margins = sum(
         (
             gap * comb(n, k) * f**k * (1 - f) ** (n - k) * abs(Fraction(k, n) - f)

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import sympy as sp
-from scipy.optimize import linprog
 
+from kdtheory.claims.oracles import exact_line_w1, optimal_transport
 from kdtheory.ledger import Anchor, Evidence, Verdict, claim, exact, numeric
 
 Rational = Fraction
@@ -35,26 +35,11 @@ def batches(teacher: Law, size: int) -> Iterator[tuple[Fraction, tuple[Fraction,
         yield ways * prod((a**k for a, k in zip(teacher, counts, strict=True)), start=Fraction(1)), law
 
 
-def w1_line(positions: Law, first: Law, second: Law) -> Fraction:
-    """∫|F − G|."""
-    gaps = [b - a for a, b in pairwise(positions)]
-    ahead = list(accumulate(a - b for a, b in zip(first, second, strict=True)))[:-1]
-    return sum((gap * abs(x) for gap, x in zip(gaps, ahead, strict=True)), Fraction(0))
-
-
-def _solved_w1(costs: Any, first: Any, second: Any) -> float:
-    """W1 by scipy's linear programming: the oracle."""
-    n = len(first)
-    rows = [np.kron(np.eye(n), np.ones(n)), np.kron(np.ones(n), np.eye(n))]
-    found = linprog(np.ravel(costs), A_eq=np.vstack(rows), b_eq=np.concatenate([first, second]), method="highs")
-    return float(found.fun)
-
-
 def _not_linear(rng: np.random.Generator) -> tuple[float, dict[str, Any]]:
     points = rng.normal(size=(4, 2))
     costs = np.linalg.norm(points[:, None] - points[None], axis=-1)
     p, q = rng.dirichlet(np.ones(4), size=2)
-    solved = sum(p[y] * _solved_w1(costs, np.eye(4)[y], q) for y in range(4))
+    solved = sum(p[y] * optimal_transport(np.eye(4)[y], q, costs).value for y in range(4))
     best = min(float(p @ costs[:, j]) for j in range(4))
     return max(abs(solved - float(p @ costs @ q)), best - solved), {"costs": costs.tolist(), "p": p.tolist()}
 
@@ -145,7 +130,7 @@ def _on_a_line(size: int, shift: int = 0) -> list[Evidence]:
     medians = tuple(b - a for a, b in pairwise([Fraction(0), *levels, Fraction(1)]))
 
     def cost(student: Law) -> Fraction:
-        return sum((weight * w1_line(LINE, law, student) for weight, law in batches(TEACHER, size)), Fraction(0))
+        return sum((weight * exact_line_w1(LINE, law, student) for weight, law in batches(TEACHER, size)), Fraction(0))
 
     best = min(cost(student) for student in grid(3, 4 * size))
     return [exact.check(cost(medians), "==", best, says=f"batch of {size} on a line: law of medians against the best")]

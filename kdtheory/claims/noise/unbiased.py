@@ -10,7 +10,8 @@ import numpy as np
 import sympy as sp
 from scipy.optimize import minimize
 
-from kdtheory.claims.noise.transport import LINE, TEACHER, batches, w1_line
+from kdtheory.claims.noise.transport import LINE, TEACHER, batches
+from kdtheory.claims.oracles import exact_kl, exact_line_w1
 from kdtheory.ledger import Anchor, Evidence, Verdict, claim, exact, numeric
 
 Law = Any
@@ -36,14 +37,9 @@ def _energy_excess(size: int, student: Law) -> Fraction:
     return mean - _energy(_COSTS, TEACHER, student)
 
 
-def _kl(first: Law, second: Law) -> Any:
-    pairs = [(sp.sympify(a), sp.sympify(b)) for a, b in zip(first, second, strict=True) if a]
-    return sum((a * sp.log(a / b) for a, b in pairs), sp.Integer(0))
-
-
 def _kl_excess(size: int, student: Law) -> Any:
-    mean = sum((sp.sympify(weight) * _kl(law, student) for weight, law in batches(TEACHER, size)), sp.Integer(0))
-    return mean - _kl(TEACHER, student)
+    mean = sum((sp.sympify(weight) * exact_kl(law, student) for weight, law in batches(TEACHER, size)), sp.Integer(0))
+    return mean - exact_kl(TEACHER, student)
 
 
 def _energy_drifts(rng: np.random.Generator) -> tuple[float, dict[str, Any]]:
@@ -114,8 +110,8 @@ def _() -> list[Evidence]:
     """The same for W1, that the addition does not depend on q, must not pass."""
     added = []
     for q in _STUDENTS:
-        mean = sum((weight * w1_line(LINE, law, q) for weight, law in batches(TEACHER, 2)), Fraction(0))
-        added.append(mean - w1_line(LINE, TEACHER, q))
+        mean = sum((weight * exact_line_w1(LINE, law, q) for weight, law in batches(TEACHER, 2)), Fraction(0))
+        added.append(mean - exact_line_w1(LINE, TEACHER, q))
     return [exact.check(added[0], "==", added[1], says="W1, m = 2: addition at two students")]
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import sympy as sp
-from scipy.optimize import linprog
 from scipy.special import rel_entr, softmax
 
+from kdtheory.claims.oracles import optimal_transport
 from kdtheory.ledger import Anchor, Evidence, Verdict, claim, exact, numeric
 
 _PROOF = Anchor("01_parallel_lines#long-sequences", sha256="4c7b3f0b679fac41")
@@ -121,18 +121,8 @@ def _hamming_is_off(factor: float) -> Any:
         first, second = product(p, steps), product(q, steps)
         strings = np.array([[code >> t & 1 for t in range(steps)] for code in range(2**steps)])
         cost = (strings[:, None] != strings[None]).sum(-1)
-        rows, columns = (
-            np.kron(np.eye(cost.shape[0]), np.ones(cost.shape[0])),
-            np.tile(np.eye(cost.shape[0]), cost.shape[0]),
-        )
-        solved = linprog(
-            cost.ravel(),
-            A_eq=np.vstack([rows, columns[:-1]]),
-            b_eq=np.concatenate([first, second[:-1]]),
-            options={"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10},
-        )
-        wanted = factor * steps * abs(p[0] - q[0])
-        return abs(float(solved.fun) - wanted), {"p": p.tolist(), "q": q.tolist(), "T": steps}
+        error = abs(optimal_transport(first, second, cost).value - factor * steps * abs(p[0] - q[0]))
+        return error, {"p": p.tolist(), "q": q.tolist(), "T": steps}
 
     return violation
 

@@ -8,6 +8,7 @@ import numpy as np
 import sympy as sp
 from scipy.special import log_softmax, rel_entr, softmax
 
+from kdtheory.claims.oracles import exact_kl
 from kdtheory.divergences import FACTORIES
 from kdtheory.ledger import Anchor, Evidence, Verdict, claim, exact, numeric
 
@@ -16,14 +17,6 @@ _OWN = "kdtheory, Theorem 4"
 _ROUNDING = "float64 sums of at most 10 terms below 100"
 e = sp.Symbol("e", positive=True)
 _HALVES, _THIRDS = ["1/2", "1/2", 0], ["1/3", "1/3", "1/3"]
-
-
-def _kl(a: list[Any], b: list[Any]) -> sp.Expr:
-    """Σ a log(a/b), exactly; oo where b = 0 < a."""
-    total: sp.Expr = sp.Integer(0)
-    for x, y in zip(map(sp.sympify, a), map(sp.sympify, b), strict=True):
-        total += 0 if x.is_zero else sp.oo if y.is_zero else x * sp.log(x / y)
-    return total
 
 
 def _floored(p: Any, kept: Any, floor: float) -> Any:
@@ -93,10 +86,14 @@ def returns_truncated_teacher() -> list[Evidence]:
     floored = [sp.Rational(10**9 - 1, 2 * 10**9)] * 2 + [sp.Rational(1, 10**9)]
     says = "teacher (1/2, 1/2, 0), uniform student"
     return [
-        exact.check(_kl(_THIRDS, _HALVES), "==", sp.oo, role="inside condition", says=f"{says}: reverse KL"),
-        exact.check(_kl(_HALVES, _THIRDS), "==", sp.log(sp.Rational(3, 2)), says=f"{says}: forward KL"),
+        exact.check(exact_kl(_THIRDS, _HALVES), "==", sp.oo, role="inside condition", says=f"{says}: reverse KL"),
+        exact.check(exact_kl(_HALVES, _THIRDS), "==", sp.log(sp.Rational(3, 2)), says=f"{says}: forward KL"),
         exact.check(
-            _kl(_THIRDS, floored), "==", sp.oo, role="outside condition", says=f"{says}, floor 10⁻⁹: reverse KL = ∞"
+            exact_kl(_THIRDS, floored),
+            "==",
+            sp.oo,
+            role="outside condition",
+            says=f"{says}, floor 10⁻⁹: reverse KL = ∞",
         ),
         exact.check(
             sp.limit(_pull(), e, 0, "+"),
@@ -166,10 +163,12 @@ def returns_truncated_student() -> list[Evidence]:
     """Tokens {1, 2} and {2, 3}: both KL infinite, TV ½. Tokens {1, 2} and {1, 2, 3}: forward KL finite again."""
     crossed = [0, "1/2", "1/2"]
     return [
-        exact.check(_kl(_HALVES, crossed), "==", sp.oo, role="inside condition", says="(1/2, 1/2, 0), (0, 1/2, 1/2)"),
-        exact.check(_kl(crossed, _HALVES), "==", sp.oo, role="inside condition", says="the same, reverse KL"),
         exact.check(
-            _kl(_HALVES, _THIRDS),
+            exact_kl(_HALVES, crossed), "==", sp.oo, role="inside condition", says="(1/2, 1/2, 0), (0, 1/2, 1/2)"
+        ),
+        exact.check(exact_kl(crossed, _HALVES), "==", sp.oo, role="inside condition", says="the same, reverse KL"),
+        exact.check(
+            exact_kl(_HALVES, _THIRDS),
             "==",
             sp.oo,
             role="outside condition",

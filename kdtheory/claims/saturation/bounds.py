@@ -20,12 +20,8 @@ def bounded_slopes(rng: np.random.Generator, p: Any) -> tuple[oracles.Slopes, fl
     kind = str(rng.choice(["tvd", "skl", "w1", "fixed"]))
     if kind == "skl":
         return oracles.slopes("skl", p), 9.0, kind
-    if kind == "w1":
-
-        def line(q: Any) -> Any:  # tokens at 0, 1, …, V-1
-            return -np.concatenate([[0.0], np.cumsum(np.sign(np.cumsum(q - p)[:-1]))])
-
-        return line, float(p.size - 1), kind
+    if kind == "w1":  # tokens at 0, 1, …, V-1
+        return (lambda q: oracles.line_slopes(p, q)), float(p.size - 1), kind
     if kind == "fixed":  # a linear loss, its slopes at the vertices of the box
         g = rng.choice([0.0, 1.0], size=p.size)
         return (lambda q: g), 1.0, kind

@@ -208,7 +208,7 @@ def _slackness_fails_by(rng: np.random.Generator) -> tuple[float, dict[str, Any]
         left[row] -= moved
         right[column] -= moved
         row, column = (row + 1, column) if left[row] <= right[column] else (row, column + 1)
-    g = -np.concatenate([[0.0], np.cumsum(np.sign(np.cumsum(q - p)[:-1]))])
+    g = oracles.line_slopes(p, q)
     distance = np.abs(np.subtract.outer(np.arange(size), np.arange(size)))
     off = np.where(plan > 1e-12, np.abs((g[None, :] - g[:, None]) - distance), 0.0)
     return float(off.max()), {"p": p.tolist(), "q": q.tolist()}

@@ -10,6 +10,8 @@ import sympy as sp
 from numpy.typing import NDArray
 from scipy.integrate import solve_ivp
 
+from kdtheory.claims.gradients.oracles import softmax
+
 Array = NDArray[np.float64]
 Slopes = Callable[[Array], Array]  # q -> g, shape (V,)
 r = sp.Symbol("r", positive=True)
@@ -46,10 +48,9 @@ def slopes(name: str, p: Array, alpha: Any = None) -> Slopes:
     return lambda q: -np.asarray(phi(name, p / q, np.log, alpha), dtype=np.float64)
 
 
-def softmax(z: Array) -> Array:
-    """Softmax of real logits."""
-    weight = np.exp(z - z.max())
-    return weight / weight.sum()
+def line_slopes(p: Array, q: Array) -> Array:
+    """A slope of W1 in q for tokens at 0, 1, …, V - 1: minus the sum of the surplus's signs to the left."""
+    return -np.concatenate([[0.0], np.cumsum(np.sign(np.cumsum(q - p)[:-1]))])
 
 
 def escape_time(

@@ -8,21 +8,17 @@ import numpy as np
 import sympy as sp
 
 from kdtheory.claims.gradients import oracles as definitions
+from kdtheory.claims.saturation import oracles
 from kdtheory.ledger import Anchor, Evidence, Verdict, claim, exact, numeric
 
 _CONVEX = ("fkl", "rkl", "jsd", "tvd", "skl", "srkl", "chi2", "neyman", "hellinger2", "amari", "renyi")
 _R = sp.Rational
 
 
-def _line(p: Any, q: Any) -> tuple[float, Any]:
-    """W1 on the line 0, 1, …, V-1 and a slope, typed by hand: sums of |surplus| and of its sign."""
-    surplus = np.cumsum(q - p)[:-1]
-    return float(np.abs(surplus).sum()), -np.concatenate([[0.0], np.cumsum(np.sign(surplus))])
-
-
 def _value_and_gradient(name: str, point: definitions.Draw) -> tuple[float, Any]:
     if name == "w1":
-        value, g = _line(point.p, point.q)
+        g = oracles.line_slopes(point.p, point.q)
+        value = float(np.abs(np.cumsum(point.q - point.p)[:-1]).sum())  # tokens at 0, 1, …, V-1
         return value, point.q * (g - point.q @ g)
     given = definitions.PARAMETERS.get(name, {})
     value = float(definitions.DEFINITIONS[name](point.p, point.q, **given))

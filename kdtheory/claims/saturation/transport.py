@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from scipy.optimize import linprog
 from scipy.spatial.distance import cdist
 
+from kdtheory.claims.oracles import optimal_transport
 from kdtheory.claims.saturation import oracles
 from kdtheory.ledger import Anchor, Evidence, Verdict, claim, numeric
 
@@ -37,7 +37,7 @@ def _transport_fails_by(factor: float) -> Callable[[np.random.Generator], tuple[
         osc = float(np.ptp(cost, axis=1).max())
         left = min(1 - q.max(), 0.5)
         bound = factor * 2 * osc * left * (1 - left)
-        potentials = {"sharp": _dual(p, q, cost), "relative": _sinkhorn(p, q, cost, epsilon)[1]}
+        potentials = {"sharp": optimal_transport(p, q, cost).slopes, "relative": _sinkhorn(p, q, cost, epsilon)[1]}
         norms = {name: np.abs(q * (g - q @ g)).sum() - bound for name, g in potentials.items()}
         entropic = potentials["relative"] + epsilon * np.log(q)
         entropy = -float(q @ np.log(q))
@@ -50,13 +50,6 @@ def _transport_fails_by(factor: float) -> Callable[[np.random.Generator], tuple[
         return float(norms[worst]), {"loss": worst, "p": p.tolist(), "q": q.tolist(), "cost": cost.tolist()}
 
     return violation
-
-
-def _dual(p: Any, q: Any, cost: Any) -> Any:
-    size = p.size
-    rows, columns = np.kron(np.eye(size), np.ones(size)), np.kron(np.ones(size), np.eye(size))
-    solved = linprog(cost.ravel(), A_eq=np.vstack([rows, columns[:-1]]), b_eq=np.concatenate([p, q[:-1]]))
-    return np.append(solved.eqlin.marginals[size:], 0.0)
 
 
 def _slope_is_the_potential(rng: np.random.Generator) -> tuple[float, dict[str, Any]]:

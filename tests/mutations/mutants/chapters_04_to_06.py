@@ -76,7 +76,7 @@ GEOMETRY = (
     ),
     oracle(
         "W1 on a line without absolute value",
-        "geometry/distances",
+        "oracles",
         "total += (right - left) * abs(surplus)",
         "total += (right - left) * surplus",
         "test_geometry_topology.py::test_the_exact_line_and_the_exact_matching_agree",
@@ -148,10 +148,10 @@ MODES = (
         "test_modes.py::test_gradient_is_the_central_difference",
     ),
     oracle(
-        "W1 of single peaks without distances",
-        "modes/single_peak",
-        "abs(excess) * gap",
-        "abs(excess)",
+        "W1 on a line without distances",
+        "oracles",
+        "total += (right - left) * abs(surplus)",
+        "total += abs(surplus)",
         "test_modes.py::test_w1_of_the_single_peak_students_by_linear_programming",
     ),
     claim(
