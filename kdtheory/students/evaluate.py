@@ -18,6 +18,18 @@ LOWER_IS_BETTER = {name: name != "agreement" for name in METRICS}
 _CHUNK = 32  # blocks per forward pass: bounds memory, changes no number
 
 
+def distances(log_p: Tensor, log_q: Tensor, cost: Any) -> dict[str, Tensor]:
+    """``fkl``, ``rkl``, ``tv`` and ``w1`` to the teacher at every position; see `positions`."""
+    import kdtheory as kd
+
+    return {
+        "fkl": kd.divergence("fkl").per_position(log_p, log_q),
+        "rkl": kd.divergence("rkl").per_position(log_p, log_q),
+        "tv": kd.divergence("tvd").per_position(log_p, log_q),
+        "w1": kd.divergence("w1", cost=cost).per_position(log_p, log_q),
+    }
+
+
 def positions(log_p: Tensor, log_q: Tensor, labels: Tensor, cost: Any) -> dict[str, Tensor]:
     """Every metric at every position.
 
@@ -35,13 +47,8 @@ def positions(log_p: Tensor, log_q: Tensor, labels: Tensor, cost: Any) -> dict[s
     dict of str to Tensor of float64, shape (...)
         One entry for each of `METRICS`.
     """
-    import kdtheory as kd
-
     return {
-        "fkl": kd.divergence("fkl").per_position(log_p, log_q),
-        "rkl": kd.divergence("rkl").per_position(log_p, log_q),
-        "tv": kd.divergence("tvd").per_position(log_p, log_q),
-        "w1": kd.divergence("w1", cost=cost).per_position(log_p, log_q),
+        **distances(log_p, log_q, cost),
         "cross_entropy": -log_q.gather(-1, labels.unsqueeze(-1)).squeeze(-1),
         "agreement": (log_p.argmax(-1) == log_q.argmax(-1)).double(),
     }

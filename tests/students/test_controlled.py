@@ -206,6 +206,27 @@ def test_a_full_rank_student_can_be_the_teacher():
     assert low_rank.simulate(settings, "fkl", 0).metrics["kl"] < 1e-3
 
 
+@pytest.mark.parametrize("profile", ["smoke", "cpu"])
+def test_conditions_are_named_after_their_rank_and_the_highest_is_full(profile):
+    conditions = controlled.get("low-rank").profile(profile).conditions
+    assert all(name.startswith(f"rank-{item.settings.rank}") for name, item in conditions.items())
+    highest = max((item.settings for item in conditions.values()), key=lambda settings: settings.rank)
+    assert highest.rank == highest.features
+
+
+def test_capacity_compares_with_the_highest_rank_that_was_run():
+    distance = {"rank-2": 4.0, "rank-10": 1.0, "rank-8": 2.0, "rank-2-well-sampled": 9.0}
+    rows = [
+        {"condition": name, "loss": loss, "seed": seed, **dict.fromkeys(low_rank.METRICS, apart * (loss == "w1"))}
+        for name, apart in distance.items()
+        for loss in ("fkl", "w1")
+        for seed in (0, 1)
+    ]
+    found = low_rank._capacity(pd.DataFrame(rows))
+    assert [(row["narrow"], row["full"]) for row in found] == [(4.0, 1.0)] * len(low_rank.METRICS)
+    assert low_rank._capacity(pd.DataFrame(rows[:4])) == []  # the narrow rank alone
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

@@ -9,6 +9,7 @@ losses of a seed begin from one short forward-KL fit.
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor
 
 import kdtheory as kd
-from kdtheory.students import losses, statistics
+from kdtheory.students import evaluate, losses, statistics
 from kdtheory.students.controlled import compare
 from kdtheory.students.controlled.design import Condition, Experiment, Outcome, Profile
 
@@ -33,7 +34,7 @@ GAIN = 0.10
 """W1 lowers the decision cost if it is lower by this share of forward KL's."""
 VANISHED = 0.25
 """Capacity removes a difference if less than this share of its size at the narrow rank is left at full rank."""
-NARROW, FULL, WELL_SAMPLED = "rank-2", "rank-16", "rank-2-well-sampled"
+NARROW, WELL_SAMPLED = "rank-2", "rank-2-well-sampled"
 _CLUSTERS, _SPREAD, _DECAY = 6, 0.35, 0.5
 _POINTS = 20  # of a learning curve
 
@@ -160,16 +161,14 @@ def _objective(student: Any, given: Problem, weights: list[Tensor], at: slice) -
 def measure(log_p: Tensor, log_q: Tensor, cost: Any) -> dict[str, float]:
     """Means of `METRICS` over contexts, from log-probabilities (N, V)."""
     log_p, log_q = log_p.double(), log_q.double()
-    found = {
-        "kl": kd.divergence("fkl").per_position(log_p, log_q),
-        "rkl": kd.divergence("rkl").per_position(log_p, log_q),
+    found = evaluate.distances(log_p, log_q, cost)
+    found |= {
+        "kl": found["fkl"],
         "jsd": kd.divergence("jsd").per_position(log_p, log_q),
-        "tv": kd.divergence("tvd").per_position(log_p, log_q),
-        "w1": kd.divergence("w1", cost=cost).per_position(log_p, log_q),
         "decision_cost": decision_cost(log_p.exp(), log_q.exp(), cost.matrix()),
         "agreement": (log_p.argmax(-1) == log_q.argmax(-1)).double(),
     }
-    return {name: float(values.mean()) for name, values in found.items()}
+    return {name: float(found[name].mean()) for name in METRICS}
 
 
 def decision_cost(p: Tensor, q: Tensor, C: Tensor) -> Tensor:
@@ -250,12 +249,18 @@ def _differences(
 
 
 def _capacity(results: pd.DataFrame) -> list[dict[str, Any]]:
-    """How much of the distance between the students of W1 and of forward KL is left at full rank, per metric."""
+    """How much of the distance between the students of W1 and of forward KL is left at full rank, per metric.
+
+    Full is the highest rank that was run.
+    """
+    ranks = {int(name[5:]): name for name in results["condition"].unique() if re.fullmatch(r"rank-\d+", name)}
+    if len(ranks) < 2 or NARROW not in ranks.values():
+        return []
     rows = []
     for metric in METRICS:
         sizes = []
-        for name in (NARROW, FULL):
-            table = compare.wide(results, name, metric) if name in set(results["condition"]) else pd.DataFrame()
+        for name in (NARROW, ranks[max(ranks)]):
+            table = compare.wide(results, name, metric)
             if not {"w1", "fkl"} <= set(table):
                 return []
             sizes.append((table["w1"] - table["fkl"]).abs())
@@ -277,7 +282,7 @@ _SMALL = Settings(features=4, tokens=12, train=40, test=20, steps=40, warm_steps
 _SMOKE = {
     NARROW: Condition(_SMALL, LOSSES),
     WELL_SAMPLED: Condition(replace(_SMALL, train=80), _PURE),
-    FULL: Condition(replace(_SMALL, rank=4), _SWEEP),
+    "rank-4": Condition(replace(_SMALL, rank=4), _SWEEP),
 }
 EXPERIMENT = Experiment(
     id="low-rank",

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 import kdtheory as kd
-from kdtheory.students import losses
+from kdtheory.students import evaluate, losses
 from kdtheory.students.controlled import compare
 from kdtheory.students.controlled.design import Condition, Experiment, Outcome, Profile
 from kdtheory.students.controlled.saturated import Beginning, Start, network, start
@@ -146,14 +146,13 @@ def _total_variation(log_p: Tensor, logits: Tensor) -> float:
 def _measure(settings: Settings, student: Any, log_p: Tensor, logits: Tensor) -> dict[str, float]:
     """Objective on all contexts; TV, W1 and forward KL of the bad ones, W1 of the good ones (NaN if there is none)."""
     log_p, log_q = log_p.double(), torch.log_softmax(logits.double(), -1)
-    wasserstein = kd.divergence("w1", cost=cost(settings)).per_position(log_p, log_q)
-    bad = slice(0, settings.bad)
+    found, bad = evaluate.distances(log_p, log_q, cost(settings)), slice(0, settings.bad)
     return {
         "objective": float(student.per_position(log_p, log_q).mean()),
-        "tv": float(kd.divergence("tvd").per_position(log_p[bad], log_q[bad]).mean()),
-        "w1": float(wasserstein[bad].mean()),
-        "kl": float(kd.divergence("fkl").per_position(log_p[bad], log_q[bad]).mean()),
-        "w1_good": float(wasserstein[settings.bad :].mean()),
+        "tv": float(found["tv"][bad].mean()),
+        "w1": float(found["w1"][bad].mean()),
+        "kl": float(found["fkl"][bad].mean()),
+        "w1_good": float(found["w1"][settings.bad :].mean()),
     }
 
 
