@@ -131,8 +131,8 @@ def experiment(
 
     Reads what an earlier run left in OUT and, for the experiment on real text (students), the corpus (source and
     documentation of the running Python). Writes results, curves, decisions and provenance to OUT, and what it resumes
-    from to OUT/work. Exit status 1 if a loss or seed does not fit, a stored file is damaged or a worker died; 2 if
-    there is no such experiment, or it has no such profile or option.
+    from to OUT/work. Exit status 1 if a stored file is damaged, the corpus is too small or a worker died; 2 if there
+    is no such experiment, or it has no such profile, option, loss or seed.
     """
     if id not in EXPERIMENTS:
         _fail(f"no experiment is called {id!r}; there is: {', '.join(EXPERIMENTS)}", 2)
@@ -145,6 +145,13 @@ def experiment(
         from kdtheory.students.sweep import WorkerError
     except ModuleNotFoundError as missing:
         _fail(f"{missing.name} is not installed: pip install 'kdtheory[students]'", 1)
+    try:
+        if id in controlled.NAMES:
+            controlled.get(id).profile(profile.value).restricted(**chosen)
+        else:
+            profiles.get(profile.value, **{name: tuple(given) for name, given in chosen.items() if given})
+    except ValueError as misfit:
+        _fail(misfit, 2)
     try:
         if id in controlled.NAMES:
             runs, by = controlled.run(id, profile.value, folder, **chosen), ["condition", "loss"]

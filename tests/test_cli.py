@@ -168,6 +168,15 @@ def test_a_seed_that_is_no_number_ends_with_2(invoke, tmp_path):
     assert "entry 1 is 'one'" in shown.output
 
 
+@pytest.mark.parametrize("name", ["students", "low-rank"])
+@pytest.mark.parametrize(("option", "message"), [(("--losses", "kl"), "'kl' is unknown"), (("--seeds", "1,1"), "once")])
+def test_a_loss_or_seed_that_does_not_fit_ends_with_2_before_anything_runs(invoke, tmp_path, name, option, message):
+    shown = invoke("experiment", name, "--profile", "smoke", "--out", str(tmp_path), *option)
+    assert shown.exit_code == 2
+    assert message in shown.output
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(("agrees", "status"), [(True, 0), (False, 1)])
 def test_reproduce_ends_with_1_on_a_contradiction(invoke, tmp_path, monkeypatch, agrees, status):
     from kdtheory import reproduce
