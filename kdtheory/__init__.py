@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from kdtheory.catalogue import divergence
     from kdtheory.divergences.checks import NonFiniteLossError
     from kdtheory.divergences.combination import classic
-    from kdtheory.transport import TokenCost, w1
+    from kdtheory.transport import TokenCost, sinkhorn, w1
 
 __version__ = "0.1.0"
 
@@ -27,6 +27,7 @@ _HOME = {
     "NonFiniteLossError": "kdtheory.divergences",
     "TokenCost": "kdtheory.transport",
     "w1": "kdtheory.transport",
+    "sinkhorn": "kdtheory.transport",
 }
 _MODULES = ("divergences", "dynamics", "simplex", "transport")
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "divergences",
     "dynamics",
     "simplex",
+    "sinkhorn",
     "transport",
     "w1",
 ]

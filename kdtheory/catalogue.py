@@ -15,9 +15,11 @@ def divergence(name: str, **parameters: Any) -> Loss:
     Parameters
     ----------
     name : str
-        ``fkl rkl jsd tvd skl srkl akl chi2 neyman hellinger2 amari renyi cross_entropy`` or ``w1``.
+        ``fkl rkl jsd tvd skl srkl akl chi2 neyman hellinger2 amari renyi cross_entropy``,
+        or of transport: ``w1 sinkhorn``.
     **parameters
-        ``beta`` for jsd, ``alpha`` for skl, srkl, amari, renyi, ``mu`` for akl, ``cost`` for w1.
+        ``beta`` for jsd, ``alpha`` for skl, srkl, amari, renyi, ``mu`` for akl, ``cost`` for transport, ``epsilon``
+        for sinkhorn.
 
     Returns
     -------

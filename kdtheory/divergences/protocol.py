@@ -42,6 +42,7 @@ class _Positions(torch.autograd.Function):
         gradient = torch.empty_like(student_logits, dtype=stored) if ctx.needs_input_grad[0] else None
         scale = temperature**loss.temperature_power
         block = max(1, (_CPU_BLOCK if student_logits.device.type == "cpu" else _GPU_BLOCK) // tokens)
+        block = max(1, rows) if loss.whole_batch else block
         for start in range(0, rows, block):
             at = slice(start, start + block)
             log_p = torch.log_softmax(teacher_logits[at].to(dtype) / temperature, dim=-1)
@@ -80,6 +81,8 @@ class Loss(ABC):
         Numeric parameters of this instance, e.g. ``{"alpha": 0.1}``.
     surrogate_gradient : bool
         True where the gradient is, by definition of the published loss, not the gradient of the value.
+    whole_batch : bool
+        True where positions share work, as in one matrix product: they are then not split into blocks.
     temperature_power : int
         A loss at temperature T is multiplied by T to this power, so that its gradient keeps its size: 2 where the
         divergence is quadratic around p = q, 1 where it has a kink there (total variation, Wasserstein).
@@ -88,6 +91,7 @@ class Loss(ABC):
     name: str = ""
     parameters: Mapping[str, Any] = {}
     surrogate_gradient: bool = False
+    whole_batch: bool = False
     temperature_power: int = 2
 
     @abstractmethod

@@ -99,7 +99,7 @@ def w1(p: Any, q: Any, cost: TokenCost) -> W1Result:
     a, b, restore = checks.probabilities(p, q)
     check_vocabulary(cost, a.shape[-1], "p")
     a, b = a / a.sum(-1, keepdim=True), b / b.sum(-1, keepdim=True)
-    difference = closed_forms.balanced(b - a, torch.maximum(a, b).argmax(-1, keepdim=True))
+    difference = closed_forms.balanced_difference(a, b)
     if closed_forms.known(cost):
         value, g = closed_forms.value_and_potential(cost, difference)
         dual = (g * difference).sum(-1)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -31,6 +32,18 @@ def balanced(difference: Tensor, top: Tensor) -> Tensor:
     return others.scatter_(-1, top, -others.sum(-1, keepdim=True))
 
 
+def balanced_difference(p: Tensor, q: Tensor) -> Tensor:
+    """q - p, shape (..., V), `balanced` at the token with the largest probability."""
+    return balanced(q - p, _argmax(torch.maximum(p, q)))
+
+
+def _argmax(x: Tensor) -> Tensor:
+    """Index of the largest entry, (..., V) -> (..., 1). On a CPU numpy's is ten times as fast as torch's."""
+    if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
+        return x.argmax(-1, keepdim=True)
+    return torch.from_numpy(np.asarray(x.detach().numpy().argmax(-1))).unsqueeze(-1)
+
+
 def _zero_one(cost: TokenCost, difference: Tensor) -> tuple[Tensor, Callable[[], Tensor]]:
     return 0.5 * difference.abs().sum(-1), lambda: 0.5 * torch.sign(difference)
 
@@ -38,13 +51,15 @@ def _zero_one(cost: TokenCost, difference: Tensor) -> tuple[Tensor, Callable[[],
 def _line(cost: Line, difference: Tensor) -> tuple[Tensor, Callable[[], Tensor]]:
     device = difference.device
     gaps = cost.gaps.to(difference)
-    surplus = difference.index_select(-1, cost.order.to(device)).cumsum(-1)[..., :-1]  # left of each gap
+    in_order = difference if cost.in_order else difference.index_select(-1, cost.order.to(device))
+    surplus = in_order.cumsum(-1)[..., :-1]  # left of each gap
 
     def potential() -> Tensor:
         slope = (gaps * torch.sign(surplus)).cumsum(-1)  # a move to the right takes surplus off the left
-        return -torch.cat([torch.zeros_like(difference[..., :1]), slope], -1).index_select(-1, cost.inverse.to(device))
+        g = -torch.cat([torch.zeros_like(difference[..., :1]), slope], -1)
+        return g if cost.in_order else g.index_select(-1, cost.inverse.to(device))
 
-    return (surplus.abs() * gaps).sum(-1), potential
+    return surplus.abs() @ gaps, potential
 
 
 def _tree(cost: Tree, difference: Tensor) -> tuple[Tensor, Callable[[], Tensor]]:

@@ -7,7 +7,6 @@ edges of weight 0); then `min_distance` is 0 and W1 does not tell them apart. Re
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -15,30 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kdtheory.transport import arrays, axioms
+from kdtheory.transport.arrays import real_array as real_array
+from kdtheory.transport.axioms import NotAMetricError as NotAMetricError  # raised here, and asked for here
 from kdtheory.transport.rooted import RootedTree
 
 MAX_ENTRIES = 1 << 28  # of a materialised block: 2 GiB in float64, V = 16384 for a whole matrix
-MAX_CHECKED = 2048  # tokens in a metric check, V³ comparisons: seconds at 512, about a minute here
+MAX_CHECKED = 2048  # tokens in a metric check, V³ comparisons: a few seconds here
 _CHUNK = 1 << 22  # entries of a block that is only scanned
-
-
-class NotAMetricError(ValueError):
-    """A cost that is not a metric where one is needed. `tokens` holds the offending token, pair or triple."""
-
-    def __init__(self, message: str, tokens: tuple[int, ...]) -> None:
-        super().__init__(message)
-        self.tokens = tokens
-
-
-def real_array(x: Any, name: str, ndim: int) -> Tensor:
-    """Own float64 copy (on the CPU) of a finite array with `ndim` axes, none empty; ValueError names the index."""
-    array = np.array(x.detach().cpu() if isinstance(x, Tensor) else x, dtype=np.float64)
-    if array.ndim != ndim or array.size == 0:
-        raise ValueError(f"{name} has shape {array.shape}: expected {ndim} non-empty axes")
-    if not np.isfinite(array).all():
-        index = [int(i) for i in np.argwhere(~np.isfinite(array))[0]]
-        raise ValueError(f"{name}{index} = {array[tuple(index)]}: give finite numbers")
-    return torch.from_numpy(array)
 
 
 class TokenCost(ABC):
@@ -107,6 +90,26 @@ class TokenCost(ABC):
         """Any C >= 0, shape (V, V), rows = teacher. Taken as non-metric until `check_metric()` has passed."""
         return Dense(C)
 
+    @staticmethod
+    def random_metric(V: int, rng: np.random.Generator, scale: float = 1.0, dim: int = 16) -> TokenCost:
+        """Control: distances of `V` independent Gaussian points in `dim` dimensions, an embedding without meaning.
+
+        Two tokens are `scale` apart on average, give or take `scale` / √(2 dim): with large `dim` nearly the 0-1 cost.
+        It shares V and scale with the cost it stands in for; `permuted` shares all distances.
+        """
+        return Embedding(arrays.gaussian_points(ZeroOne(V).V, rng, scale, dim), "euclidean")
+
+    def permuted(self, permutation: Any) -> TokenCost:
+        """Control: the same distances between other tokens, C'[i, j] = C[permutation[i], permutation[j]].
+
+        A cost of the same kind; ValueError unless `permutation`, shape (V,), holds each token once.
+        """
+        return self._permuted(arrays.permutation(permutation, self.V))
+
+    @abstractmethod
+    def _permuted(self, order: Tensor) -> TokenCost:
+        """`permuted` for a checked permutation."""
+
     @abstractmethod
     def block(self, rows: Any, columns: Any) -> Tensor:
         """C[rows][:, columns], float64 on the CPU, for index arrays or slices."""
@@ -125,10 +128,13 @@ class TokenCost(ABC):
             return
         if max_tokens < self.V:
             raise ValueError(f"V = {self.V}: a metric check costs V³; pass max_tokens={self.V} to wait for it")
-        C, slack = self.matrix(), rtol * self.diameter
-        _check_diagonal_and_symmetry(C, slack)
-        _check_triangles(C, slack)
+        axioms.check(self.matrix(), rtol * self.diameter)
         self.is_metric = True
+
+    @property
+    def is_symmetric(self) -> bool:
+        """C[i, j] = C[j, i] for all tokens: by construction, or, for `dense`, up to 1e-12 of the largest entry."""
+        return True
 
     def matrix(self) -> Tensor:
         """The whole C, shape (V, V), float64. ValueError above V = 16384 (2 GiB)."""
@@ -149,19 +155,14 @@ class TokenCost(ABC):
 
     @cached_property
     def _extremes(self) -> tuple[float, float]:
-        """(smallest entry off the diagonal, largest entry), by scanning."""
+        """(smallest entry off the diagonal, largest entry), by scanning a bounded number of entries at a time."""
         low, high = float("inf"), 0.0
-        for start, rows in self._scan():
+        for start in range(0, self.V, step := max(1, _CHUNK // self.V)):
+            rows = self.block(slice(start, start + step), slice(None)).clone()
             high = max(high, float(rows.max()))
             rows[torch.arange(len(rows)), torch.arange(start, start + len(rows))] = float("inf")
             low = min(low, float(rows.min()))
         return low, high
-
-    def _scan(self) -> Iterator[tuple[int, Tensor]]:
-        """(first row, own copy of some rows of C), all of them, a bounded number of entries at a time."""
-        step = max(1, _CHUNK // self.V)
-        for start in range(0, self.V, step):
-            yield start, self.block(slice(start, start + step), slice(None)).clone()
 
     def __str__(self) -> str:
         return f"{self.kind}(V={self.V})"
@@ -184,6 +185,9 @@ class ZeroOne(TokenCost):
         every = torch.arange(self.V)
         return (every[rows].unsqueeze(1) != every[columns]).double()
 
+    def _permuted(self, order: Tensor) -> TokenCost:
+        return self
+
     @cached_property
     def _extremes(self) -> tuple[float, float]:
         return (1.0, 1.0) if self.V > 1 else (float("inf"), 0.0)
@@ -200,9 +204,13 @@ class Line(TokenCost):
         self.order = torch.argsort(self.x, stable=True)
         self.inverse = torch.argsort(self.order)
         self.gaps = self.x[self.order].diff()
+        self.in_order = bool((self.order.diff() > 0).all())
 
     def block(self, rows: Any, columns: Any) -> Tensor:
         return (self.x[rows].unsqueeze(1) - self.x[columns]).abs()
+
+    def _permuted(self, order: Tensor) -> TokenCost:
+        return Line(self.x[order])
 
     @cached_property
     def _extremes(self) -> tuple[float, float]:
@@ -226,6 +234,9 @@ class Tree(TokenCost):
 
     def block(self, rows: Any, columns: Any) -> Tensor:
         return self._distances[rows][:, columns]
+
+    def _permuted(self, order: Tensor) -> TokenCost:
+        return Tree(*self.rooted.relabelled(order.numpy()), self.V)
 
     @cached_property
     def _extremes(self) -> tuple[float, float]:
@@ -255,6 +266,11 @@ class Embedding(TokenCost):
         # differences, not |a|² + |b|² - 2ab, which loses half the digits of small distances
         return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
 
+    def _permuted(self, order: Tensor) -> TokenCost:
+        other = Embedding(self.points[order], "euclidean")  # normalised once, if at all
+        other.metric = self.metric
+        return other
+
 
 class Dense(TokenCost):
     """See `TokenCost.dense`."""
@@ -273,26 +289,11 @@ class Dense(TokenCost):
     def block(self, rows: Any, columns: Any) -> Tensor:
         return self.C[rows][:, columns]
 
+    @cached_property
+    def is_symmetric(self) -> bool:
+        return axioms.asymmetric(self.C, 1e-12 * self.diameter) is None
 
-def _check_diagonal_and_symmetry(C: Tensor, slack: float) -> None:
-    lifted = C.diagonal() > slack
-    if lifted.any():
-        i = int(lifted.nonzero()[0])
-        raise NotAMetricError(f"cost[{i}, {i}] = {C[i, i].item():g}: a metric is 0 on the diagonal", (i,))
-    skew = (C - C.T).abs() > slack
-    if skew.any():
-        i, j = (int(t) for t in skew.nonzero()[0])
-        values = f"cost[{i}, {j}] = {C[i, j].item():g}, cost[{j}, {i}] = {C[j, i].item():g}"
-        raise NotAMetricError(f"{values}: a metric is symmetric", (i, j))
-
-
-def _check_triangles(C: Tensor, slack: float) -> None:
-    for j in range(len(C)):
-        over = C - (C[:, j, None] + C[j]) > slack
-        if over.any():
-            i, k = (int(t) for t in over.nonzero()[0])
-            raise NotAMetricError(
-                f"cost[{i}, {k}] = {C[i, k].item():g} > cost[{i}, {j}] + cost[{j}, {k}] = "
-                f"{(C[i, j] + C[j, k]).item():g}: the triple ({i}, {j}, {k}) violates the triangle inequality",
-                (i, j, k),
-            )
+    def _permuted(self, order: Tensor) -> TokenCost:
+        other = Dense(self.block(order, order))
+        other.is_metric = self.is_metric
+        return other

@@ -90,6 +90,6 @@ def _network_simplex(a: Array, b: Array, C: Array) -> tuple[float, float, Array,
     plan, log = emd(a, b, np.ascontiguousarray(C), numItermax=_MAX_PIVOTS, log=True, check_marginals=False)
     if log["warning"] is not None:
         raise RuntimeError(f"network simplex on {len(a)} x {len(b)} tokens stopped early: {log['warning']}")
-    missed = np.abs(plan.sum(1) - a).sum() + np.abs(plan.sum(0) - b).sum()
-    # a plan with marginals `missed` off is repaired at most at this price (`altschuler2017near`, Lemma 7)
-    return float((plan * C).sum()), float(2 * missed * C.max()), log["u"], log["v"]
+    # what a repair of the marginals moves anew, at most at the highest price (chapter 07, repair of a plan)
+    missed = np.maximum(a - plan.sum(1), 0).sum() + np.maximum(plan.sum(0) - b, 0).sum()
+    return float((plan * C).sum()), float(missed * C.max()), log["u"], log["v"]

@@ -66,6 +66,13 @@ class RootedTree:
             raise ValueError(f"parent: following parents from node {lost} never reaches a root (a cycle)")
         return cls(parent, np.where(parent == -1, 0.0, weight), _count_tokens(parent, tokens), downward)
 
+    def relabelled(self, tokens: Integers) -> tuple[Integers, NDArray[np.float64]]:
+        """(parent, weight) of the tree whose token i is this one's tokens[i]; the other nodes keep their numbers."""
+        old = np.concatenate([tokens, np.arange(self.tokens, len(self.parent))])
+        new = np.argsort(old)
+        parent = self.parent[old]
+        return np.where(parent >= 0, new[parent], -1), self.weight[old]
+
     def distances(self) -> NDArray[np.float64]:
         """Path lengths between tokens, (tokens, tokens): one row at a time, from the parent's."""
         full = np.zeros((len(self.parent),) * 2)

@@ -7,8 +7,9 @@ import pytest
 import torch
 from scipy.spatial.distance import pdist
 
+import kdtheory as kd
 from kdtheory import TokenCost
-from kdtheory.transport import NotAMetricError, costs, exact
+from kdtheory.transport import NotAMetricError, axioms, costs, exact
 from tests.transport.cases import COSTS, METRICS, PARENT, POINTS, WEIGHT, path_lengths
 
 SHORTCUT = np.array([[0.0, 1.0, 5.0], [1.0, 0.0, 1.0], [5.0, 1.0, 0.0]])
@@ -96,6 +97,34 @@ def test_one_planted_violation_is_found(rng):
     assert C[i, k] > C[i, j] + C[j, k]
 
 
+def test_a_violation_in_a_later_block_is_found(monkeypatch):
+    monkeypatch.setattr(axioms, "_CHUNK", 40)
+    C = abs(np.subtract.outer(np.arange(20.0), np.arange(20.0)))
+    TokenCost.dense(C).check_metric()
+    C[18, 19] = C[19, 18] = 3.5
+    with pytest.raises(NotAMetricError) as caught:
+        TokenCost.dense(C).check_metric()
+    i, j, k = caught.value.tokens
+    assert {i, k} == {18, 19}
+    assert C[i, k] > C[i, j] + C[j, k]
+
+
+def test_every_triple_is_looked_at(rng):
+    """Against the definition, V³ sums: random symmetric matrices of which about half are metrics."""
+    found = []
+    for _ in range(60):
+        C = rng.uniform(1, 2.8, size=(5, 5))
+        C = np.triu(C, 1) + np.triu(C, 1).T
+        metric = bool((C[:, None, :] <= C[:, :, None] + C[None, :, :] + 1e-12).all())
+        try:
+            TokenCost.dense(C).check_metric()
+            found.append((metric, True))
+        except NotAMetricError:
+            found.append((metric, False))
+    assert all(expected == passed for expected, passed in found)
+    assert 5 < sum(expected for expected, _ in found) < 55
+
+
 def test_diagonal_and_symmetry_are_named():
     with pytest.raises(NotAMetricError, match=r"cost\[1, 1\] = 1") as caught:
         TokenCost.dense([[0.0, 2.0], [2.0, 1.0]]).check_metric()
@@ -118,6 +147,7 @@ def test_squared_distances_are_refused_by_the_reduction():
     cost = TokenCost.dense((np.arange(3)[:, None] - np.arange(3)) ** 2.0)
     with pytest.raises(NotAMetricError, match=r"triple \(0, 1, 2\)"):
         exact.reduced(np.array([-0.5, 0.0, 0.5]), cost)
+    assert kd.w1([0.5, 0.5, 0.0], [0.0, 0.5, 0.5], cost).value == pytest.approx(1.0, rel=1e-14)  # not reduced there
 
 
 def test_a_large_check_says_what_it_costs():
@@ -130,6 +160,76 @@ def test_an_absurd_matrix_is_refused():
         TokenCost.zero_one(100_000).matrix()
     with pytest.raises(ValueError, match="above 2 GiB"):
         TokenCost.embedding(np.ones((20_000, 1))).block(slice(None), slice(None))
+
+
+# -- symmetry ----------------------------------------------------------------------------------------------------------
+def test_symmetry_is_known_or_computed():
+    assert all(COSTS[name][0].is_symmetric for name in METRICS)
+    assert not COSTS["dense"][0].is_symmetric
+    squared = TokenCost.dense(COSTS["line"][1] ** 2)  # symmetric, no metric
+    assert squared.is_symmetric
+    assert not squared.is_metric
+    skew = COSTS["line"][1].copy()
+    skew[0, 1] *= 1 + 1e-9
+    assert not TokenCost.dense(skew).is_symmetric
+
+
+# -- controls of experiments -------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", COSTS)
+def test_permuted_tokens(name, rng):
+    cost, _ = COSTS[name]
+    order = rng.permutation(6)
+    other, C = cost.permuted(order), cost.matrix()
+    assert other.kind == cost.kind
+    assert other.is_metric == cost.is_metric
+    # path lengths of a tree are sums along another order of nodes: one rounding per edge
+    torch.testing.assert_close(other.matrix(), C[order][:, order], rtol=1e-15, atol=1e-15 if name == "tree" else 0)
+    assert (other.diameter, other.min_distance) == pytest.approx((cost.diameter, cost.min_distance), rel=1e-14)
+    torch.testing.assert_close(other.permuted(np.argsort(order)).matrix(), C, rtol=1e-15, atol=1e-15)
+    # control: the inverse permutation is another cost (but for the 0-1 cost, which every permutation leaves as it is)
+    inverse = np.argsort(order)
+    assert torch.allclose(other.matrix(), C[inverse][:, inverse]) == (name == "zero_one")
+
+
+def test_permuting_tokens_of_both_sides_changes_nothing(rng):
+    p, q = rng.dirichlet(np.ones(6), size=2)
+    order = rng.permutation(6)
+    for cost, _ in COSTS.values():
+        value = kd.w1(p, q, cost).value
+        assert kd.w1(p[order], q[order], cost.permuted(order)).value == pytest.approx(value, rel=1e-12)
+    assert abs(kd.w1(p[order], q[order], COSTS["line"][0]).value - kd.w1(p, q, COSTS["line"][0]).value) > 1e-2
+
+
+def test_a_permuted_tree_keeps_its_inner_nodes():
+    cost = TokenCost.tree(PARENT, WEIGHT).permuted([5, 4, 3, 2, 1, 0])
+    np.testing.assert_array_equal(cost.rooted.parent[6:], PARENT[6:])
+    inside = TokenCost.tree([-1, 0, 1], [0.0, 1.0, 2.0], tokens=3).permuted([2, 0, 1])  # tokens are inner nodes too
+    np.testing.assert_array_equal(inside.matrix(), [[0.0, 3.0, 2.0], [3.0, 0.0, 1.0], [2.0, 1.0, 0.0]])
+
+
+def test_a_checked_metric_stays_one_when_permuted():
+    cost = TokenCost.dense(COSTS["tree"][1])
+    assert not cost.permuted(range(6)).is_metric
+    cost.check_metric()
+    assert cost.permuted(range(6)).is_metric
+
+
+@pytest.mark.parametrize("dim", [1, 2, 16])
+def test_a_random_metric_has_the_scale_that_is_asked_for(dim, rng):
+    """Distances of 400 points scatter by at most 0.8 · scale, and their mean by about a twentieth of that."""
+    cost = TokenCost.random_metric(400, rng, scale=3.0, dim=dim)
+    off = cost.matrix()[~np.eye(400, dtype=bool)]
+    assert float(off.mean()) == pytest.approx(3.0, rel=0.1)
+    assert cost.is_metric
+    assert cost.kind == "embedding"
+    TokenCost.dense(cost.block(slice(60), slice(60))).check_metric()
+    assert float(off.std() / off.mean()) == pytest.approx(1 / np.sqrt(2 * dim), rel=0.35 if dim < 3 else 0.1)
+
+
+def test_a_random_metric_is_the_generators():
+    a, b = (TokenCost.random_metric(9, np.random.default_rng(3)).matrix() for _ in range(2))
+    assert torch.equal(a, b)
+    assert not torch.equal(a, TokenCost.random_metric(9, np.random.default_rng(4)).matrix())
 
 
 # -- input -------------------------------------------------------------------------------------------------------------
@@ -155,6 +255,14 @@ def test_an_absurd_matrix_is_refused():
         (lambda: TokenCost.tree([2, 2, -1], [1.0, -1.0, 0.0]), r"weight\[1\] = -1"),
         (lambda: TokenCost.tree([-1, 0, 0], [0.0, 1.0, 1.0]), "node 2 is a leaf"),
         (lambda: TokenCost.tree(PARENT, WEIGHT, tokens=11), "tokens = 11"),
+        (lambda: TokenCost.zero_one(3).permuted([0, 1]), r"permutation has shape \(2,\)"),
+        (lambda: TokenCost.zero_one(2).permuted([0.0, 1.0]), "float64"),
+        (lambda: TokenCost.zero_one(3).permuted([0, 2, 2]), r"permutation\[2\] = 2 appears twice"),
+        (lambda: TokenCost.line([0.0, 1.0]).permuted([1, 2]), r"permutation\[1\] = 2 is not a token 0\.\.1"),
+        (lambda: TokenCost.line([0.0, 1.0]).permuted([-1, 0]), r"permutation\[0\] = -1 is not a token"),
+        (lambda: TokenCost.random_metric(0, np.random.default_rng(0)), "V = 0"),
+        (lambda: TokenCost.random_metric(3, np.random.default_rng(0), scale=0.0), "scale = 0.0"),
+        (lambda: TokenCost.random_metric(3, np.random.default_rng(0), dim=0), "dim = 0"),
     ],
 )
 def test_bad_input_is_named(make, message):
