@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from kdtheory.catalogue import divergence
     from kdtheory.divergences.checks import NonFiniteLossError
     from kdtheory.divergences.combination import classic
-    from kdtheory.transport import TokenCost, sinkhorn, w1
+    from kdtheory.transport import TokenCost, certify_w1, sinkhorn, sliced_w1, w1, w1_topk
 
 __version__ = "0.1.0"
 
@@ -27,6 +27,9 @@ _HOME = {
     "NonFiniteLossError": "kdtheory.divergences",
     "TokenCost": "kdtheory.transport",
     "w1": "kdtheory.transport",
+    "w1_topk": "kdtheory.transport",
+    "sliced_w1": "kdtheory.transport",
+    "certify_w1": "kdtheory.transport",
     "sinkhorn": "kdtheory.transport",
 }
 _MODULES = ("divergences", "dynamics", "simplex", "transport")
@@ -34,14 +37,17 @@ __all__ = [
     "NonFiniteLossError",
     "TokenCost",
     "__version__",
+    "certify_w1",
     "classic",
     "divergence",
     "divergences",
     "dynamics",
     "simplex",
     "sinkhorn",
+    "sliced_w1",
     "transport",
     "w1",
+    "w1_topk",
 ]
 
 

@@ -1,27 +1,66 @@
-"""Optimal transport between a teacher's and a student's distribution over one vocabulary."""
+"""Optimal transport between a teacher's and a student's distribution over one vocabulary.
+
+Exact with bounds (`w1`), certified in rationals (`certify_w1`), regularised (`sinkhorn`), truncated, sliced and on trees
+with proved errors, and as published losses define it.
+"""
 
 from collections.abc import Callable
 
 from kdtheory.divergences.protocol import Loss
 from kdtheory.transport.api import Potentials, W1Result, w1
+from kdtheory.transport.certificate import Certificate, CertificateError, certify_w1
 from kdtheory.transport.costs import NotAMetricError, TokenCost
-from kdtheory.transport.losses import W1
 from kdtheory.transport.entropic import Sinkhorn, SinkhornResult, SinkhornWarning, sinkhorn
+from kdtheory.transport.losses import W1
+from kdtheory.transport.published import EMO, ULD, WKD, AssistedSinkhorn, SinKD, alignment, class_cost
+from kdtheory.transport.sliced import SlicedResult, SlicedW1, sliced_w1
+from kdtheory.transport.topk import TopKResult, W1TopK, w1_topk
 from kdtheory.transport.tree import tree_from_embedding
+from kdtheory.transport.tree_bounds import Distortion, TreeW1Result, distortion, w1_from_tree
 
-LOSSES: dict[str, Callable[..., Loss]] = {"w1": W1, "sinkhorn": Sinkhorn}
+LOSSES: dict[str, Callable[..., Loss]] = {
+    "w1": W1,
+    "w1_topk": W1TopK,
+    "sliced_w1": SlicedW1,
+    "sinkhorn": Sinkhorn,
+    "sinkd": SinKD,
+    "uld": ULD,
+    "emo": EMO,
+    "wkd": WKD,
+    "assisted_sinkhorn": AssistedSinkhorn,
+}
 
 __all__ = [
+    "EMO",
     "LOSSES",
+    "ULD",
     "W1",
+    "WKD",
+    "AssistedSinkhorn",
+    "Certificate",
+    "CertificateError",
+    "Distortion",
     "NotAMetricError",
     "Potentials",
+    "SinKD",
     "Sinkhorn",
     "SinkhornResult",
     "SinkhornWarning",
+    "SlicedResult",
+    "SlicedW1",
     "TokenCost",
+    "TopKResult",
+    "TreeW1Result",
     "W1Result",
+    "W1TopK",
+    "alignment",
+    "certify_w1",
+    "class_cost",
+    "distortion",
     "sinkhorn",
+    "sliced_w1",
     "tree_from_embedding",
     "w1",
+    "w1_from_tree",
+    "w1_topk",
 ]

@@ -135,7 +135,8 @@ def _surplus(difference: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Logarithms of (p - q)₊/m and (q - p)₊/m, and m; rows with m = 0 become uniform, to be weighted by 0."""
     supply, demand = (-difference).relu(), difference.relu()
     mass = demand.sum(-1)
-    idle = (mass == 0).unsqueeze(-1)
+    idle = ((mass == 0) | (supply.sum(-1) == 0)).unsqueeze(-1)  # either may have been rounded away
+    mass = torch.where(idle.squeeze(-1), 0.0, mass)
     logs = (torch.log(x) - torch.log(x.sum(-1, keepdim=True)) for x in (supply, demand))
     uniform = -math.log(difference.shape[-1])
     log_supply, log_demand = (torch.where(idle, uniform, x) for x in logs)
