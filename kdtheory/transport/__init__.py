@@ -1,7 +1,7 @@
 """Optimal transport between a teacher's and a student's distribution over one vocabulary.
 
-Exact with bounds (`w1`), certified in rationals (`certify_w1`), regularised (`sinkhorn`), truncated, sliced and on trees
-with proved errors, and as published losses define it.
+Exact with bounds (`w1`), certified in rationals (`certify_w1`), regularised (`sinkhorn`), truncated, sliced and on
+trees with proved errors, and as published losses define it.
 """
 
 from collections.abc import Callable

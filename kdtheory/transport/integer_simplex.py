@@ -184,10 +184,11 @@ def _entering(C: list[list[int]], prices: Array, w: list[int], scale: int, first
     near = np.array([x / scale for x in w])
     reduced = prices - near[:n, None] - near[n:]
     terms = np.abs(prices) + np.abs(near[:n, None]) + np.abs(near[n:])
-    suspects = np.argwhere(reduced <= _ROUNDING * terms + 1e-300)  # others are positive, whatever floats lost
+    suspects = np.flatnonzero(reduced <= _ROUNDING * terms + 1e-300)  # others are positive, whatever floats lost
     if not first:
-        suspects = suspects[np.argsort(reduced[tuple(suspects.T)], kind="stable")]
-    return next(((i, j) for i, j in suspects.tolist() if C[i][j] < w[i] + w[n + j]), None)
+        suspects = suspects[np.argsort(reduced.ravel()[suspects], kind="stable")]
+    cells = (divmod(at, len(C[0])) for at in suspects.tolist())
+    return next(((i, j) for i, j in cells if C[i][j] < w[i] + w[n + j]), None)
 
 
 def _pivot(flow: dict[Cell, int], entering: Cell, n: int, m: int) -> int:

@@ -1,26 +1,19 @@
-"""Losses against peers: torch's own divergences, scipy's and POT's optimal transport."""
+"""Divergences against torch's own: forward and backward."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
 import numpy as np
-import ot
 import torch
-from scipy.sparse import csr_array
-from scipy.stats import wasserstein_distance
 from torch import Tensor
 from torch.nn.functional import kl_div
 
 import kdtheory as kd
-from kdtheory import TokenCost
 from tests.benchmarks.timing import Case
 
 FULL = [(2048, 512), (512, 4096), (128, 32768)]
 QUICK = [(64, 96)]
-EXACT_ROWS = 4  # a network simplex takes seconds a row at V = 4096, and the peer's time is proportional to its rows
-EXACT_TOKENS = 512
-CLUSTERED_TOKENS = 4096  # V²/2 distances of the clustering
 
 Logits = tuple[Tensor, Tensor]
 
@@ -96,107 +89,7 @@ def divergence_cases(rows: int, tokens: int) -> Iterator[Case]:
         )  # fmt: skip
 
 
-# -- transport ---------------------------------------------------------------------------------------------------------
-def distributions(at: Logits) -> tuple[np.ndarray, np.ndarray]:
-    return tuple(torch.softmax(z.detach().double(), -1).numpy() for z in at)
-
-
-def position_values(cost: TokenCost, at: Logits) -> Callable[[], np.ndarray]:
-    """W1 of each row, forward only, from float32 logits."""
-    loss, (teacher, student) = kd.divergence("w1", cost=cost), (at[0], at[1].detach())
-    return lambda: loss.loss(teacher_logits=teacher, student_logits=student, reduction="none").numpy()
-
-
-def scipy_line(x: np.ndarray, p: np.ndarray, q: np.ndarray) -> np.ndarray:
-    return np.array([wasserstein_distance(x, x, a, b) for a, b in zip(p, q, strict=True)])
-
-
-def pot_line(x: np.ndarray, p: np.ndarray, q: np.ndarray) -> np.ndarray:
-    return np.array([ot.emd2_1d(x, x, a, b, metric="euclidean") for a, b in zip(p, q, strict=True)])
-
-
-def pot_exact(C: np.ndarray, p: np.ndarray, q: np.ndarray) -> np.ndarray:
-    """POT's network simplex on the whole problem."""
-    return np.array([ot.emd2(a, b * (a.sum() / b.sum()), C) for a, b in zip(p, q, strict=True)])
-
-
-def line_cases(rows: int, tokens: int) -> Iterator[Case]:
-    """W1 on a line. 1e-5: ours starts from float32 logits."""
-    at, x = logits(rows, tokens), np.random.default_rng(tokens).uniform(size=tokens)
-    p, q = distributions(at)
-    values = position_values(TokenCost.line(x), at)
-    yield Case("w1 line", rows, tokens, "scipy loop", values, lambda: scipy_line(x, p, q), tolerance=1e-5)
-    yield Case("w1 line", rows, tokens, "POT emd2_1d loop", values, lambda: pot_line(x, p, q), tolerance=1e-5)
-
-
-def embeddings(tokens: int) -> np.ndarray:
-    """Points in 16 dimensions, in clusters."""
-    rng = np.random.default_rng(tokens)
-    return rng.normal(size=(32, 16))[rng.integers(32, size=tokens)] + 0.5 * rng.normal(size=(tokens, 16))
-
-
-def tree_cases(rows: int, tokens: int) -> Iterator[Case]:
-    """W1 on a tree over clustered embeddings: values and a training step."""
-    if tokens > CLUSTERED_TOKENS:
-        return
-    parent, weight = kd.transport.tree_from_embedding(embeddings(tokens))
-    cost, at = TokenCost.tree(parent, weight), logits(rows, tokens)
-    few, (p, q) = min(rows, EXACT_ROWS), distributions(at)
-    if tokens <= EXACT_TOKENS:
-        C = cost.matrix().numpy()
-        yield Case(
-            "w1 tree", rows, tokens, "POT emd2 loop", position_values(cost, at),
-            lambda: pot_exact(C, p[:few], q[:few]), tolerance=1e-5, peer_rows=few,  # float32 logits
-        )  # fmt: skip
-        # 1e-3: in float32 the two round subtree sums apart, and a sum at rounding level may take the other sign
-        step, peer = training_step(ours("w1", cost=cost), at), dense_tree_step(parent, weight, at)
-        yield Case("w1 tree step", rows, tokens, "autograd, dense 0/1", step, peer, tolerance=1e-3)
-    below = subtree_indicator(parent, tokens)
-    yield Case(
-        "w1 tree", rows, tokens, "scipy sparse product", position_values(cost, at),
-        lambda: weight @ abs(below @ (q - p).T), tolerance=1e-5,
-    )  # fmt: skip
-
-
-def subtree_indicator(parent: np.ndarray, tokens: int) -> csr_array:
-    """(nodes, tokens) 0/1 matrix: which tokens lie below (or at) a node."""
-    node, token = np.arange(tokens), np.arange(tokens)
-    rows, columns = [], []
-    while len(node):
-        rows.append(node)
-        columns.append(token)
-        inside = parent[node] >= 0
-        node, token = parent[node][inside], token[inside]
-    at = np.concatenate(rows), np.concatenate(columns)
-    return csr_array((np.ones(len(at[0])), at), shape=(len(parent), tokens))
-
-
-def dense_tree_step(parent: np.ndarray, weight: np.ndarray, at: Logits) -> Callable[[], np.ndarray]:
-    """W1 on the tree by torch's autograd through the dense subtree indicator."""
-    indicator = torch.from_numpy(subtree_indicator(parent, at[0].shape[-1]).toarray()).float()
-    length = torch.from_numpy(weight).float()
-
-    def value(teacher: Tensor, student: Tensor) -> Tensor:
-        surplus = (student.softmax(-1) - teacher.softmax(-1)) @ indicator.T
-        return (surplus.abs() @ length).mean()
-
-    return training_step(value, at)
-
-
-def exact_cases(rows: int, tokens: int) -> Iterator[Case]:
-    """Exact W1 for embeddings: the reduced problem against POT's on the whole one, float64 on both sides."""
-    tokens, rows = min(tokens, EXACT_TOKENS), EXACT_ROWS
-    cost, (p, q) = TokenCost.embedding(embeddings(tokens)), distributions(logits(rows, tokens))
-    C = cost.matrix().numpy()
-    yield Case(
-        "w1 embedding", rows, tokens, "POT emd2 loop",
-        lambda: kd.w1(p, q, cost).value, lambda: pot_exact(C, p, q), tolerance=1e-10,
-    )  # fmt: skip
-
-
 def cases(sizes: list[tuple[int, int]]) -> Iterator[Case]:
     """All cases at all sizes."""
     for rows, tokens in sizes:
-        for make in (divergence_cases, line_cases, tree_cases):
-            yield from make(rows, tokens)
-    yield from exact_cases(*sizes[0])
+        yield from divergence_cases(rows, tokens)

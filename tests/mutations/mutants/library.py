@@ -123,9 +123,7 @@ FAST = (
 )
 TRANSPORTS = (
     transport("potential on a line, sign", "closed_forms", "return -torch.cat([torch", "return torch.cat([torch"),
-    transport(
-        "line without absolute value", "closed_forms", "(surplus.abs() * gaps).sum(-1)", "(surplus * gaps).sum(-1)"
-    ),
+    transport("line without absolute value", "closed_forms", "surplus.abs() @ gaps", "surplus @ gaps"),
     transport("0-1 cost without ½", "closed_forms", "0.5 * difference.abs().sum(-1)", "difference.abs().sum(-1)"),
     transport(
         "tree: surplus below the wrong edge",
