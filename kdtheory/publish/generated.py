@@ -87,10 +87,12 @@ def typed_by_hand(text: str) -> list[str]:
 # -- the blocks ------------------------------------------------------------------------------------------------------
 @block("verdicts")
 def verdict_table(data: Path, chapter: str) -> str:
-    """Claims with source and verdict; of one chapter if it is named."""
+    """Claims with source and verdict; of one chapter, in the order of its text, if it is named."""
     found = figures.load_data("verdicts", data)
     if chapter:
+        text = _BLOCK.sub("", "".join(path.read_text(encoding="utf-8") for path in _chapters() if chapter in path.stem))
         found = found[found["chapter"] == chapter]
+        found = found.sort_values("id", kind="stable", key=lambda ids: ids.map(lambda name: text.find(f"`{name}`")))
     if found.empty:
         raise ValueError(f"generated:verdicts: no claim of chapter {chapter!r} in {data / 'verdicts.json'}")
     columns = {"claim": [f"`{name}`" for name in found["id"]], "source": found["source"], "verdict": found["verdict"]}
