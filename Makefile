@@ -6,13 +6,15 @@
 # make mutants    break formulas on purpose and report which checks notice
 # make clean      remove build/ and caches (not the environment)
 #
-# TORCH_INDEX=https://download.pytorch.org/whl/cpu installs the CPU build of torch; PYTHON chooses another interpreter.
+# TORCH_INDEX=https://download.pytorch.org/whl/cpu installs the CPU build of torch; PYTHON chooses another interpreter;
+# EXTRAS=dev,oracles also installs the libraries that some tests compare with and skip without.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 WORKERS ?= 2
+EXTRAS ?= dev
 
 export OMP_NUM_THREADS := 1
 export TOKENIZERS_PARALLELISM := false
@@ -28,7 +30,7 @@ all: $(READY)
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(if $(TORCH_INDEX),$(BIN)/python -m pip install -c constraints.txt torch --index-url $(TORCH_INDEX))
-	$(BIN)/python -m pip install -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install -c constraints.txt -e '.[$(EXTRAS)]'
 	touch $@
 
 test: lint types unit notebooks-check verify bench-check

@@ -118,6 +118,19 @@ def peers(out: Path) -> None:
         print(f"wrote {out / 'transport_peers.csv'}")
 
 
+def worst(out: Path) -> None:
+    """Hard inputs of `kd.sinkhorn`, stored: figures/data/transport_worst.csv."""
+    from kdtheory.figures import datasets
+    from tests.benchmarks import worst as hard
+
+    rows = []
+    for row in hard.rows():
+        rows.append(row)
+        print("  ".join(f"{key} {value}" for key, value in row.items()), flush=True)
+    (out / "transport_worst.csv").write_text(datasets.to_csv(pd.DataFrame(rows)), encoding="utf-8")
+    print(f"wrote {out / 'transport_worst.csv'}")
+
+
 def main() -> None:
     """Parse arguments, run, write the tables."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__.splitlines()[0])
@@ -126,6 +139,7 @@ def main() -> None:
     parser.add_argument("--device", help="cpu or cuda: the GPU benchmark instead (cpu: tiny, to try the code)")
     parser.add_argument("--part", action="append", help="a part of the GPU benchmark (may be repeated)")
     parser.add_argument("--peers", action="store_true", help="gradient errors and zero masses of every peer instead")
+    parser.add_argument("--worst", action="store_true", help="worst cases of Sinkhorn over hard inputs instead")
     parser.add_argument("--store", action="store_true", help="also store the transport tables in figures/data")
     parser.add_argument("--out", type=Path, help="directory of the tables (default: build/benchmarks, none if quick)")
     given = parser.parse_args()
@@ -133,6 +147,8 @@ def main() -> None:
     try:
         if given.peers:
             peers(given.out or STORED)
+        elif given.worst:
+            worst(given.out or STORED)
         elif given.device:
             from tests.benchmarks import bench_gpu
 
