@@ -192,7 +192,8 @@ class Loss(ABC):
         student = _rows(student_logits, mask, 1)
         teacher = None if teacher_logits is None else _rows(teacher_logits.detach(), mask, 1)
         labels = None if labels is None else _rows(labels, mask, 0)
-        positions = self.positions(student, teacher, labels, temperature)
+        with torch.autocast(student.device.type, enabled=False):  # it would take matrix products in bfloat16
+            positions = self.positions(student, teacher, labels, temperature)
         if reduction == "none":
             if mask is None:
                 return positions.reshape(student_logits.shape[:-1])

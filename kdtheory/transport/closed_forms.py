@@ -28,13 +28,18 @@ def balanced(difference: Tensor, top: Tensor) -> Tensor:
 
     At a token that holds nearly all of p and q, q - p keeps no digits; minus the sum of the others keeps them all.
     """
-    others = difference.scatter(-1, top, 0.0)
-    return others.scatter_(-1, top, -others.sum(-1, keepdim=True))
+    return _balance(difference.clone(), top)
 
 
 def balanced_difference(p: Tensor, q: Tensor) -> Tensor:
     """q - p, shape (..., V), `balanced` at the token with the largest probability."""
-    return balanced(q - p, _argmax(torch.maximum(p, q)))
+    return _balance(q - p, _argmax(torch.maximum(p, q)))
+
+
+def _balance(difference: Tensor, top: Tensor) -> Tensor:
+    """`balanced`, in place."""
+    difference.scatter_(-1, top, 0.0)
+    return difference.scatter_(-1, top, -difference.sum(-1, keepdim=True))
 
 
 def _argmax(x: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ def law(x: Any, name: str) -> tuple[list[Fraction], Fraction]:
         if number < 0:
             raise ValueError(f"{name}[{i}] = {float(number)!r}: probabilities are >= 0")
     total = sum(numbers, Fraction(0))
-    rounded = any(isinstance(value, float) for value in entries.tolist())
+    rounded = any(isinstance(value, (float, np.floating)) for value in entries.tolist())
     if abs(total - 1) > (SUM_TOLERANCE if rounded else 0):
         raise ValueError(f"{name} sums to {float(total)!r}: normalise it to 1 (exactly, unless it holds floats)")
     return [number / total for number in numbers], total

@@ -51,6 +51,15 @@ def test_lower_precisions_agree_with_float64(precision, rng):
     np.testing.assert_allclose(found, exact, atol=3e-5)  # tol 1e-5 times the range of the potentials
 
 
+def test_autocast_does_not_reach_the_products(rng):
+    cost, p, q = problem(rng)
+    expected = kd.sinkhorn(p, q, cost, 0.05, precision="float32")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = kd.sinkhorn(p, q, cost, 0.05, precision="float32")
+    assert found.converged.all()
+    np.testing.assert_array_equal(found.value, expected.value)
+
+
 def test_float32_leaves_its_range_to_float64(rng):
     cost, p, q = problem(rng)
     assert kernels.shared(cost, 1 / 59, CPU, torch.float32).dtype == torch.float32

@@ -149,6 +149,20 @@ def test_total_variation_is_the_zero_one_case(rng):
     np.testing.assert_allclose(loss_of("zero_one").logit_gradient(**logits), tvd.logit_gradient(**logits), rtol=1e-12)
 
 
+@pytest.mark.parametrize("name", CLOSED)
+def test_autocast_takes_no_digits(name, rng):
+    """Under autocast a matrix product of float32 would be one of bfloat16, with an error of 4e-3; value and step."""
+    loss, (teacher, student) = loss_of(name), (torch.tensor(rng.normal(size=(4, 6)), dtype=torch.float32) for _ in "pq")
+    at = student.requires_grad_()
+    plain = [loss.loss(teacher_logits=teacher, student_logits=z, reduction="none") for z in (at, at.detach())]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        cast = [loss.loss(teacher_logits=teacher, student_logits=z, reduction="none") for z in (at, at.detach())]
+        matrix = torch.eye(2) @ torch.full((2,), 1.001)
+    assert all(torch.equal(a, b) for a, b in zip(plain, cast, strict=True))
+    torch.testing.assert_close(*plain, rtol=1e-5, atol=1e-6)  # with and without a gradient: two ways to the same value
+    assert matrix.dtype == torch.bfloat16  # control: this is what autocast does
+
+
 def test_composes_with_divergences(rng):
     w1, fkl = loss_of("tree"), kd.divergence("fkl")
     t, z = torch.tensor(rng.normal(size=(2, 4, 6)))

@@ -124,16 +124,16 @@ def sinkhorn(
     check_vocabulary(cost, a.shape[-1], "p")
     shape, V = a.shape, a.shape[-1]
     a, b = (x.reshape(-1, V) / x.reshape(-1, V).sum(-1, keepdim=True) for x in (a, b))
-    difference = closed_forms.balanced(b - a, torch.maximum(a, b).argmax(-1, keepdim=True))
-    found = Evaluated.of(settings, a.log(), b.log(), difference)
 
     def shaped(x: Tensor) -> Tensor:
         return (x.double() if x.is_floating_point() else x).reshape(shape if x.ndim == 2 else shape[:-1])
 
-    value = shaped(found.value())
-    if any(isinstance(x, Tensor) and x.requires_grad for x in (p, q)):
-        p, q = (x if isinstance(x, Tensor) else shaped(mine) for x, mine in ((p, a), (q, b)))
-        value = _Differentiable.apply(p, q, value, *(shaped(slope) for slope in found.slopes()))
+    with torch.autocast(a.device.type, enabled=False):  # it would take matrix products in bfloat16
+        found = Evaluated.of(settings, a.log(), b.log(), closed_forms.balanced_difference(a, b))
+        value = shaped(found.value())
+        if any(isinstance(x, Tensor) and x.requires_grad for x in (p, q)):
+            p, q = (x if isinstance(x, Tensor) else shaped(mine) for x, mine in ((p, a), (q, b)))
+            value = _Differentiable.apply(p, q, value, *(shaped(slope) for slope in found.slopes()))
     return SinkhornResult(
         restore(value),
         Potentials(restore(shaped(found.solved.f)), restore(shaped(found.solved.g))),
