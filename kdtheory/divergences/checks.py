@@ -133,6 +133,16 @@ def training_arguments(
         raise ValueError(f'reduction = {reduction!r}: one of "mean", "sum", "none"')
 
 
+def labels_within(labels: Tensor, tokens: int) -> None:
+    """Raise ValueError unless the labels of counted positions, shape (N,), are tokens 0..tokens - 1."""
+    outside = (labels < 0) | (labels >= tokens)
+    if outside.any():
+        row = int(outside.nonzero()[0])
+        raise ValueError(
+            f"labels: counted position {row} holds {int(labels[row])}, outside 0..{tokens - 1}: hide padding with mask="
+        )
+
+
 def check_temperature(temperature: float) -> None:
     """Raise ValueError unless the temperature is a positive finite number."""
     if not (isinstance(temperature, (int, float)) and math.isfinite(temperature) and temperature > 0):

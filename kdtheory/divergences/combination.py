@@ -122,13 +122,7 @@ class CrossEntropy(Loss):
         """Labels when there are any (at temperature 1: a label has none), else the teacher's distribution."""
         if labels is None:
             return super().positions(student_logits, teacher_logits, labels, temperature)
-        outside = (labels < 0) | (labels >= student_logits.shape[-1])
-        if outside.any():
-            row = int(outside.nonzero()[0])
-            raise ValueError(
-                f"labels: counted position {row} holds {int(labels[row])}, outside 0..{student_logits.shape[-1] - 1}: "
-                "hide padding with mask="
-            )
+        checks.labels_within(labels, student_logits.shape[-1])
         dtype = torch.promote_types(student_logits.dtype, torch.float32)
         return torch.nn.functional.cross_entropy(student_logits.to(dtype), labels.long(), reduction="none")
 

@@ -59,7 +59,9 @@ class _Differentiable(torch.autograd.Function):
 
 
 def check_vocabulary(cost: TokenCost, tokens: int, name: str) -> None:
-    """Raise ValueError unless `name` has as many tokens as the cost."""
+    """Raise ValueError unless the cost is one, and `name` has as many tokens."""
+    if not isinstance(cost, TokenCost):
+        raise ValueError(f"cost: expected a kdtheory.TokenCost, got {type(cost).__name__}")
     if tokens != cost.V:
         raise ValueError(f"{name} has {tokens} tokens, cost = {cost} has {cost.V}: they must agree")
 

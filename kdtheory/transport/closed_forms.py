@@ -22,6 +22,8 @@ from torch import Tensor
 
 from kdtheory.transport.costs import Line, TokenCost, Tree
 
+_NODES = 512  # of a tree, in one product
+
 
 def balanced(difference: Tensor, top: Tensor) -> Tensor:
     """Make the difference q - p sum to zero, by its entry at the token `top` (shape (..., 1)).
@@ -71,7 +73,9 @@ def _tree(cost: Tree, difference: Tensor) -> tuple[Tensor, Callable[[], Tensor]]
     shape, tree = difference.shape, cost.rooted
     surplus = tree.subtree_sums(difference.reshape(-1, shape[-1]).T.contiguous())  # (nodes, rows)
     lengths = tree.lengths(surplus)
-    value = (lengths.T @ surplus.abs()).reshape(shape[:-1])
+    # in parts: one product over all nodes adds up its float32 terms one after the other, and rounds as many times
+    parts = zip(lengths.split(_NODES), surplus.split(_NODES), strict=True)
+    value = torch.stack([(length.T @ part.abs()).squeeze(0) for length, part in parts]).sum(0).reshape(shape[:-1])
     return value, lambda: tree.ancestor_sums(lengths * torch.sign(surplus)).T.reshape(shape)
 
 

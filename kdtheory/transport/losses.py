@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -80,6 +82,8 @@ class W1(Loss):
 
     def _exact(self, log_p: Tensor, log_q: Tensor) -> tuple[Tensor, Tensor]:
         """Value and potential by the network simplex, in float64 whatever came in."""
-        pair = logspace.LogPair(log_p.double(), log_q.double())
+        # a row of NaN is poisoned, and named, by the protocol; the network simplex would call it infeasible
+        uniform = -math.log(log_q.shape[-1])
+        pair = logspace.LogPair(*(x.double().nan_to_num(uniform, neginf=-math.inf) for x in (log_p, log_q)))
         value, _, _, _, g = solve_rows(pair.p, pair.q, self._difference(pair.p, pair.q), self.cost)
         return value.to(log_q.dtype), g.to(log_q.dtype)

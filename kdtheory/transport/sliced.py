@@ -2,7 +2,7 @@
 
 A projection on a unit vector u shortens distances, so W1 of the projections is at most W1; so is the mean over
 directions, and more: Σ_l |u_l·x| <= √L σ ‖x‖ with σ the largest singular value of the L directions, so the mean times
-√L/σ is still at most W1 (chapter 07, `sliced-lower`). Nothing bounds W1 from above: see `sliced-blind` there.
+√L/σ is still at most W1 (chapter 07, `sliced-lower`). From above no bound holds for all points (`sliced-blind` there).
 """
 
 from __future__ import annotations
@@ -136,10 +136,11 @@ def _unit_vectors(directions: Any, width: int, rng: np.random.Generator | None) 
     vectors = real_array(directions, "directions", 2)
     if vectors.shape[1] != width:
         raise ValueError(f"directions have {vectors.shape[1]} coordinates, points {width}: they must agree")
-    length = vectors.norm(dim=1, keepdim=True)
-    if (length == 0).any():
-        raise ValueError(f"directions[{int((length == 0).nonzero()[0, 0])}] is zero: give a direction")
-    return vectors / length
+    size = vectors.abs().amax(1, keepdim=True)
+    if (size == 0).any():
+        raise ValueError(f"directions[{int((size == 0).nonzero()[0, 0])}] is zero: give a direction")
+    vectors = vectors / size  # squares of any size would leave the floats
+    return vectors / vectors.norm(dim=1, keepdim=True)
 
 
 def _weights(slices: Tensor, statistic: str) -> Tensor:
@@ -204,8 +205,9 @@ def sliced_w1(
 class SlicedW1(Loss):
     """Mean (or largest) W1 over projections of the embeddings, as a training loss, in units of the embedding cost.
 
-    A lower bound on W1 under that cost. It is 0 at p = q and, for d >= 2, at some other pairs too: those whose
-    difference no direction sees.
+    A lower bound on W1 under that cost. It is 0 at p = q and at pairs whose difference no direction sees. For d >= 2
+    some points have such pairs, whatever the directions; given different points, drawn directions almost surely leave
+    none.
 
     Parameters
     ----------
@@ -226,6 +228,8 @@ class SlicedW1(Loss):
         if not isinstance(cost, Embedding):
             raise ValueError(f"cost = {cost!r}: projections need points, give TokenCost.embedding(E)")
         checks.choice("statistic", statistic, _STATISTICS)
+        if not (checks.is_integer(seed) and seed >= 0):
+            raise ValueError(f"seed = {seed!r}: give an integer >= 0")
         self.slices = Slices(cost.points, directions, np.random.default_rng(seed))
         self.cost, self.statistic = cost, statistic
         self.parameters = {"cost": cost, "directions": self.slices.count, "seed": seed, "statistic": statistic}
@@ -250,5 +254,7 @@ class SlicedW1(Loss):
         """q - p as rows (N, V) that sum to 0."""
         tokens = pair.log_q.shape[-1]
         if tokens != self.slices.V:
-            raise ValueError(f"student_logits has {tokens} tokens, cost = {self.cost} has {self.slices.V}")
+            raise ValueError(
+                f"student_logits has {tokens} tokens, cost = {self.cost} has {self.slices.V}: they must agree"
+            )
         return closed_forms.balanced(pair.difference, pair.top.argmax(-1, keepdim=True)).reshape(-1, tokens)

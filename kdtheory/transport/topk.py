@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -132,25 +133,27 @@ def entropic_inner(epsilon: float, tol: float = 1e-5, max_iter: int = 1000) -> I
 
     Rows that miss their marginals by more than `tol` after `max_iter` sweeps are reported by a `SinkhornWarning`.
     """
-    from kdtheory.transport.entropic import evaluate, problem
-
     checks.positive(epsilon=epsilon, tol=tol)
     checks.count(max_iter=max_iter)
+    return partial(_entropic, epsilon=epsilon, tol=tol, max_iter=max_iter)
 
-    def inner(difference: Tensor, costs: Tensor) -> tuple[Tensor, Tensor]:
-        found = evaluate.per_row(costs, difference, epsilon, "relative", tol, max_iter)
-        problem.warn(found.solved.state, tol, max_iter)
-        return found.value().to(difference), found.slopes().q.to(difference)
 
-    return inner
+def _entropic(difference: Tensor, costs: Tensor, epsilon: float, tol: float, max_iter: int) -> tuple[Tensor, Tensor]:
+    from kdtheory.transport.entropic import evaluate, problem
+
+    found = evaluate.per_row(costs, difference, epsilon, "relative", tol, max_iter)
+    problem.warn([found.solved.state], tol, max_iter)
+    return found.value().to(difference), found.slopes().q.to(difference)
 
 
 class W1TopK(Loss):
     """W1 of the collapsed difference, as a training loss, in units of the cost.
 
     Value and gradient are of one functional: the inner problem's slope, which a moved token takes from its goal.
-    It is 0 at p = q, and (solved exactly) within the bound of `w1_topk` of W1; where the tail cancels within the cells
-    of the kept tokens it can be 0 elsewhere too (k = 1: everywhere). It jumps where the kept set changes.
+    It is 0 at p = q. Solved exactly, it differs from W1 by at most Σ |δ_j| d(j, π(j)) over the moved tokens: the bound
+    of `w1_topk` where goals are nearest, more with `cells`, whose goals may be farther away (`truncate` tells). It can
+    be 0 at other pairs too, where all that moves to one token cancels (k = 1: everywhere). It jumps where the kept set
+    changes.
 
     Parameters
     ----------
@@ -160,7 +163,8 @@ class W1TopK(Loss):
         Tokens kept per position.
     cells : int or None
         Number of shared cells that stand for the tokens when goals are sought (see `Cells`), if that is less than V:
-        many times faster at V = 32768, goals slightly farther away. None: each token's own nearest.
+        many times faster at V = 32768, goals farther away by at most twice a token's distance to its centre. None: each
+        token's own nearest.
     epsilon : float, optional
         Solve by batched Sinkhorn with this regularisation, in units of cost (`entropic_inner`): the training path, on
         any device. Default: exactly, by the network simplex, row by row on the CPU.

@@ -1,7 +1,7 @@
 """How far a tree metric is from the cost it stands for, and what that says about W1.
 
 If low · d <= d_T <= high · d on all pairs, the same plans show low · W1 <= W1_T <= high · W1 (chapter 07,
-`tree-sandwich`), and both constants are attained.
+`metric-sandwich`), and both constants are attained.
 """
 
 from __future__ import annotations
@@ -64,8 +64,9 @@ def distortion(tree: TokenCost, cost: TokenCost) -> Distortion:
     ValueError
         If the vocabularies differ.
     """
-    tree.check_metric()
-    cost.check_metric()
+    for name, given in (("tree", tree), ("cost", cost)):
+        _check(name, given)
+        given.check_metric()
     if tree.V != cost.V:
         raise ValueError(f"tree = {tree} and cost = {cost}: give both over the same tokens")
     low: _Found = (float("inf"), None)
@@ -99,14 +100,20 @@ def w1_from_tree(p: Any, q: Any, tree: TokenCost, bounds: Distortion) -> TreeW1R
     TreeW1Result
         With torch input, all three are differentiable in p and q.
     """
+    _check("tree", tree)
     if not known(tree):
         raise ValueError(f"tree = {tree}: give a cost with a closed form, TokenCost.tree(parent, weight)")
-    if not 0 <= bounds.low <= bounds.high:
+    if not isinstance(bounds, Distortion) or not 0 <= bounds.low <= bounds.high:
         raise ValueError(f"bounds = {bounds}: 0 <= low <= high, from distortion(tree, cost)")
     value = w1(p, q, tree).value
     lower = value / bounds.high if bounds.high > 0 else value  # high = 0: the tree sees nothing, and value is 0
     upper = value / bounds.low if bounds.low > 0 else value + torch.inf
     return TreeW1Result(value, lower, upper)
+
+
+def _check(name: str, given: object) -> None:
+    if not isinstance(given, TokenCost):
+        raise ValueError(f"{name}: expected a kdtheory.TokenCost, got {type(given).__name__}")
 
 
 def _ratio(found: _Found) -> float:

@@ -75,10 +75,12 @@ def truncate(
     NotAMetricError
         If the cost is not a metric.
     ValueError
-        If k is not a positive integer or `cells` belongs to another cost.
+        If k is not a positive integer, or the difference or `cells` belong to another cost.
     """
     cost.check_metric()
     checks.count(k=k)
+    if difference.shape[-1] != cost.V:
+        raise ValueError(f"difference has {difference.shape[-1]} tokens, cost = {cost} has {cost.V}: they must agree")
     if cells is not None and cells.cost is not cost:
         raise ValueError(f"cells were made for another cost than {cost}: use Cells(cost, count) of the same object")
     k = min(k, cost.V)
@@ -93,7 +95,7 @@ def truncate(
 
 def select(difference: Tensor, k: int) -> Tensor:
     """The k tokens of largest |δ| in each row (B, V), ascending, (B, k). At a tie the smaller index is kept."""
-    size = difference.abs()
+    size = difference.abs().nan_to_num(nan=0.0)  # a row of NaN keeps k tokens as any other
     threshold = size.topk(k, -1, sorted=False).values.amin(-1, keepdim=True)
     chosen = size >= threshold
     if int(chosen.sum()) > k * len(size):  # somewhere the last place is shared

@@ -75,28 +75,35 @@ TABLES: dict[str, tuple[Callable[[bool], Iterable[dict[str, object]]], Callable]
 }
 
 
-def write(lines: list[dict[str, object]], path: Path) -> None:
+def write(lines: list[dict[str, object]], path: Path, machine: str) -> None:
     """The table with what it was measured on."""
     path.parent.mkdir(parents=True, exist_ok=True)
     table = pd.DataFrame(lines)
-    table["torch"], table["machine"] = torch.__version__, f"{platform.machine()}, one thread"
+    table["torch"], table["machine"] = torch.__version__, f"{machine}, one thread, processor time"
     table.to_csv(path, index=False, float_format="%.4g")
     print(f"wrote {path}")
 
 
-def compare(quick: bool, names: list[str], out: Path | None, store: bool) -> None:
+def publish(measured: Path) -> None:
+    """Store the transport tables of this run, and of earlier ones for what was not run now."""
+    tables = {name: pd.read_csv(measured / f"{name}.csv") for name in ("transport", "sinkhorn", "growth", "memory")}
+    pd.concat([tables["transport"], tables["sinkhorn"]]).to_csv(STORED / "transport_bench.csv", index=False)
+    memory = tables["memory"].drop(columns=["torch", "machine"])
+    tables["growth"].merge(memory, how="left", on=["rows", "V"]).to_csv(STORED / "transport_growth.csv", index=False)
+    print(f"stored {STORED / 'transport_bench.csv'} and {STORED / 'transport_growth.csv'}")
+
+
+def compare(quick: bool, names: list[str], out: Path | None, store: bool, machine: str) -> None:
     """Every table asked for; nothing is timed before it agrees."""
     lines: dict[str, list[dict[str, object]]] = {}
     for name in names:
         make, printed = TABLES[name]
         lines[name] = [printed(line) for line in make(quick)]
         if out is not None:
-            write(lines[name], out / f"{name}.csv")
+            write(lines[name], out / f"{name}.csv", machine)
     print(f"{sum(map(len, lines.values()))} results agree with their peers or hold their bound")
-    if store:
-        write(lines["transport"] + lines["sinkhorn"], STORED / "transport_bench.csv")
-        both = pd.DataFrame(lines["growth"]).merge(pd.DataFrame(lines["memory"]), how="left", on=["rows", "V"])
-        write(both.to_dict("records"), STORED / "transport_growth.csv")
+    if store and out is not None:
+        publish(out)
 
 
 def peers(out: Path) -> None:
@@ -141,6 +148,7 @@ def main() -> None:
     parser.add_argument("--peers", action="store_true", help="gradient errors and zero masses of every peer instead")
     parser.add_argument("--worst", action="store_true", help="worst cases of Sinkhorn over hard inputs instead")
     parser.add_argument("--store", action="store_true", help="also store the transport tables in figures/data")
+    parser.add_argument("--machine", default=platform.machine(), help="words for the tables: what it was measured on")
     parser.add_argument("--out", type=Path, help="directory of the tables (default: build/benchmarks, none if quick)")
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -154,10 +162,10 @@ def main() -> None:
 
             bench_gpu.run(given.device, given.part, given.out or BUILD)
         else:
-            if given.store and (given.quick or given.only):
-                parser.error("--store: the stored tables come from a whole run, without --quick and --only")
+            if given.store and given.quick:
+                parser.error("--store: not with --quick, which measures nothing")
             out = given.out or (None if given.quick else BUILD)
-            compare(given.quick, given.only or list(TABLES), out, given.store)
+            compare(given.quick, given.only or list(TABLES), out, given.store, given.machine)
     except DisagreementError as error:
         raise SystemExit(str(error)) from None
 

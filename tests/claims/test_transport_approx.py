@@ -76,6 +76,7 @@ def test_clustering_in_fractions_is_scipys():
         (tree, "ratios", lambda above, below: (0.0, 1.0), 4),
         (tree, "ultrametric", lambda cost, method: cost, 5),
         (tree, "joined", lambda cost, height: cost, 6),
+        (sliced, "rational_basis", lambda width: [[Fraction(1)] + [Fraction(0)] * (width - 1)] * width, 7),
         (sliced, "slices", lambda p, q, points, directions: 2 * np.abs(q - p).sum() * np.ones(len(directions)), 7),
         (sliced, "sphere_constant", lambda width: 1 / width, 8),
         (sliced, "ghost", lambda directions: {(0, 0): 1, (1, 1): -1}, 9),

@@ -15,6 +15,8 @@ from kdtheory.claims.transport import (
     iterations,
     program,
     reduction,
+    relaxation,
+    scaling,
     two_cycle,
 )
 from kdtheory.ledger import REGISTRY, Verdict
@@ -41,6 +43,7 @@ OWN = (
     "transport.contraction",
     "transport.stopping",
     "transport.rounding",
+    "transport.safeguarded-relaxation",
 )
 
 
@@ -102,6 +105,80 @@ def test_dropping_an_equation_helps_against_rounding():
     assert np.linalg.matrix_rank(matrix[:-1]) == 5
 
 
+def test_primal_and_dual_minimisers_agree():
+    rng = np.random.default_rng(6)
+    for _ in range(5):
+        p, q, cost, epsilon = scaling._draw(rng)
+        epsilon = max(epsilon, 0.3 * finite.osc(cost))
+        primal, dual = finite.smoothed(p, q, cost, epsilon), finite.scaled(p, q, cost, epsilon)[2]
+        assert primal == pytest.approx(dual, abs=1e-12)
+
+
+def test_a_vertex_has_several_slopes_only_at_equal_partial_sums():
+    half, thirds = finite.fractions("1/2", "1/2"), finite.fractions("1/3", "2/3")
+    assert not duality._generic(half, half)
+    assert duality._generic(half, thirds)
+    assert not duality._generic(finite.fractions(1, 0), thirds)
+
+
+def _rows_of_a_batch(seed, size):
+    """Kernel, log p, log q of a batch with a cost per row, tokens without mass included."""
+    torch = pytest.importorskip("torch")
+    from kdtheory.transport.entropic import kernels
+
+    rng = np.random.default_rng(seed)
+    cost = rng.uniform(0, 12, size=(size, 5, 5))
+    p, q = rng.dirichlet(np.full(5, 0.4), size=(2, size))
+    p[::4, 1], q[::3, 2] = 0.0, 0.0
+    laws = [torch.from_numpy(x / x.sum(1, keepdims=True)) for x in (p, q)]
+    return kernels.PerRow(torch.from_numpy(cost), 1.0), *(x.log() for x in laws)
+
+
+def _dual_values(kernel, log_p, log_q, phi, psi):
+    """Σ p φ + Σ q ψ - ΣΓ of each row, from the plans."""
+    plans = (log_p + phi).exp()[:, :, None] * kernel.K * (log_q + psi).exp()[:, None, :]
+    return (log_p.exp() * phi).sum(1) + (log_q.exp() * psi).sum(1) - plans.sum((1, 2))
+
+
+@pytest.mark.parametrize("omega", [1.3, 1.7, 1.95])
+def test_the_library_raises_the_dual_with_every_half_step(omega):
+    torch = pytest.importorskip("torch")
+    from kdtheory.transport.entropic import scaling as library
+
+    kernel, log_p, log_q = _rows_of_a_batch(7, 40)
+    phi, psi = torch.zeros_like(log_p), torch.zeros_like(log_q)
+    lengths, value = log_p.new_full((40, 1), omega), _dual_values(kernel, log_p, log_q, phi, psi)
+    shortened = 0
+    for k in range(30):
+        if k % 2 == 0:
+            plain = -kernel.log_sums(log_q + psi) - phi
+            step, misfit = library._relaxed(plain, log_p, lengths)
+            plans = (log_p + phi).exp()[:, :, None] * kernel.K * (log_q + psi).exp()[:, None, :]
+            assert torch.allclose(misfit, (plans.sum(2) - log_p.exp()).abs().sum(1), atol=1e-13)
+            phi = phi + step
+        else:
+            plain = -kernel.log_sums(log_p + phi, transpose=True) - psi
+            step, _ = library._relaxed(plain, log_q, lengths)
+            psi = psi + step
+        shortened += int((step == plain).all(1).sum())
+        before, value = value, _dual_values(kernel, log_p, log_q, phi, psi)
+        assert (value >= before - 1e-13 * (1 + before.abs())).all()
+    assert 0 < shortened < 30 * 40  # both kinds of steps were taken
+
+
+def test_the_error_that_the_library_reports_bounds_the_rows():
+    from kdtheory.transport.entropic import scaling as library
+
+    kernel, log_p, log_q = _rows_of_a_batch(8, 60)
+    for sweeps in (1, 2, 3, 5, 9):
+        state = library.solve(kernel, log_p, log_q, tol=1e-12, max_iter=sweeps)
+        plans = (log_p + state.phi).exp()[:, :, None] * kernel.K * (log_q + state.psi).exp()[:, None, :]
+        rows = (plans.sum(2) - log_p.exp()).abs().sum(1)
+        assert (rows <= state.error + 1e-14).all()
+        assert (plans.sum(1) - log_q.exp()).abs().max() < 1e-14
+        assert (rows > 0.5 * state.error).any() or sweeps > 3  # of the right size, not merely large
+
+
 def test_masses_of_the_two_cycle_in_the_chapter():
     p, q = np.array([0.9, 0.1]), np.array([0.5, 0.5])
     kernel = np.exp(-(1 - np.eye(2)))
@@ -134,6 +211,9 @@ def test_birkhoff_angle_is_the_maximum_over_four_indices():
         (convergence, "hilbert", lambda x, y: float(np.abs(np.log(x / y)).max()), "transport.contraction"),
         (convergence, "spread", lambda cost: finite.osc(cost) / 50, "transport.stopping"),
         (convergence, "rounded", lambda plan, p, q: plan, "transport.rounding"),
+        (finite, "smoothed", lambda p, q, cost, epsilon: np.outer(p, q), "transport.scaling-form"),
+        (relaxation, "gain", lambda p, d, omega, exp=np.exp: omega, "transport.safeguarded-relaxation"),
+        (relaxation, "_ETA", 1.0, "transport.safeguarded-relaxation"),
     ],
 )
 def test_a_broken_formula_changes_the_verdict(module, name, broken, claim, monkeypatch):

@@ -5,7 +5,9 @@ from fractions import Fraction
 import numpy as np
 import ot
 import pytest
+import torch
 
+import kdtheory as kd
 from kdtheory import claims
 from kdtheory.claims.transport import bias, debiasing, flow, functionals, minimisers, regularised, sharp_debiased, stars
 from kdtheory.ledger import REGISTRY, Verdict
@@ -16,6 +18,7 @@ MODULES = (functionals, minimisers, bias, debiasing, sharp_debiased, stars, flow
 MINE = [item for item in REGISTRY if any(item in vars(module).values() for module in MODULES)]
 LINE = np.abs(np.subtract.outer(np.arange(3.0), np.arange(3.0)))
 P, Q = np.array([0.5, 0.3, 0.2]), np.array([0.2, 0.3, 0.5])
+BOUNDARY = ("relative", "sharp", "divergence")
 
 
 @pytest.mark.parametrize("item", MINE, ids=lambda item: item.id)
@@ -94,6 +97,45 @@ def test_the_flow_rests_at_the_teacher_and_the_plain_one_does_not():
     assert np.abs(flow.particle_gradient(cloud, cloud, 0.5, own=0.0)).max() > 1e-3
 
 
+def problems():
+    """Costs without symmetry, and ε from a third of the largest to three times it."""
+    rng = np.random.default_rng(7)
+    return [regularised.random_problem(rng) for _ in range(6)]
+
+
+@pytest.mark.parametrize("name", ["relative", "entropic", "sharp", "divergence"])
+def test_the_library_has_the_values_and_gradients_of_the_oracle(name):
+    for p, q, cost, epsilon in problems():
+        cost = (cost + cost.T) / 2 if name == "divergence" else cost
+        laws = [torch.tensor(law, requires_grad=True) for law in (p, q)]
+        found = kd.sinkhorn(*laws, kd.TokenCost.dense(cost), epsilon, functional=name, tol=1e-13).value
+        found.backward()
+        there, back = regularised.solve(p, q, cost, epsilon), regularised.solve(q, p, cost.T, epsilon)
+        if name == "divergence":
+            value = regularised.debiased("relative", p, q, cost, epsilon)
+            slopes = [x.g - regularised.solve(law, law, cost, epsilon).g for x, law in ((back, p), (there, q))]
+        else:
+            value = getattr(there, name)
+            slopes = [
+                functionals.gradients(back, q, p, cost.T, epsilon)[name],
+                functionals.gradients(there, p, q, cost, epsilon)[name],
+            ]
+        assert found.item() == pytest.approx(value, abs=1e-12)
+        for law, slope in zip(laws, slopes, strict=True):
+            gradient = law.grad.numpy()
+            np.testing.assert_allclose(gradient - gradient[0], slope - slope[0], atol=1e-10)  # tol 1e-13 · ε / gap
+
+
+@pytest.mark.parametrize("name", BOUNDARY)
+def test_the_library_differentiates_towards_tokens_without_mass(name):
+    for p, q, cost, epsilon in problems():
+        cost = (cost + cost.T) / 2
+        student = torch.tensor(np.append(q[:-1] / q[:-1].sum(), 0.0), requires_grad=True)
+        kd.sinkhorn(torch.tensor(p), student, kd.TokenCost.dense(cost), epsilon, name, tol=1e-13).value.backward()
+        slope = functionals.towards_new_token(name, p, student.detach().numpy()[:-1], cost, epsilon)
+        assert (student.grad[-1] - student.grad[0]).item() == pytest.approx(slope, abs=1e-9)
+
+
 @pytest.mark.parametrize(
     ("module", "name", "broken", "claim"),
     [
@@ -104,7 +146,9 @@ def test_the_flow_rests_at_the_teacher_and_the_plain_one_does_not():
             "transport.functional-gradients",
         ),
         (minimisers, "softmin_law", lambda p, cost, epsilon: p, "transport.functional-minimisers"),
+        (functionals, "towards_new_token", lambda *problem, own=1.0: own, "transport.functional-gradients"),
         (bias, "exact_cost", lambda p, q, cost: float(p @ cost @ q), "transport.bias-bounds"),
+        (bias, "exact_cost", lambda p, q, cost: 0.9 * float(p @ cost @ q), "transport.debiased-limits"),
         (debiasing, "bipartite_value", lambda x: x, "transport.debiased-positivity"),
         (sharp_debiased, "corner_mass", lambda a, b, theta, root: a * b, "transport.sharp-two-tokens"),
         (

@@ -341,6 +341,13 @@ def test_wkd_with_labels_has_the_gradient_of_its_value():
     np.testing.assert_allclose(found, expected, atol=1e-6)  # as above
 
 
+@pytest.mark.parametrize("label", [-100, 5])
+def test_wkd_names_a_label_that_is_no_token(label):
+    t, s = tensors(TEACHER, STUDENT)
+    with pytest.raises(ValueError, match=rf"position 1 holds {label}, outside 0\.\.4: hide padding"):
+        LOSSES["wkd"].loss(teacher_logits=t, student_logits=s, labels=torch.tensor([0, label, 4, 1]))
+
+
 def test_wkd_where_nothing_but_the_target_is_left():
     t = torch.tensor([[0.0, -math.inf, -math.inf], [0.0, 1.0, 2.0]], dtype=torch.float64)
     s = torch.tensor([[0.0, 1.0, 2.0], [2.0, 1.0, 0.0]], dtype=torch.float64, requires_grad=True)

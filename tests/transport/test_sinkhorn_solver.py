@@ -221,3 +221,15 @@ def test_per_row_costs_are_the_shared_solver_on_each_pair(rng):
         np.testing.assert_allclose(found.value(), expected.value, atol=1e-8)
     with pytest.raises(ValueError, match=r"epsilon = 0\.0001"):
         per_row(C, difference, 1e-4)
+
+
+def test_the_error_of_a_self_problem_bounds_its_rows(rng):
+    """Two tokens, one of them rare, stopped after two sweeps: the last half step can add to the misfit of rows."""
+    cost = TokenCost.zero_one(2)
+    q = torch.tensor([[0.999, 0.001]], dtype=torch.float64)
+    kernel = kernels.Dense(cost, 0.3, CPU, torch.float64)
+    for sweeps in (1, 2, 3, 5):
+        state = scaling.solve_symmetric(kernel, q.log(), 1e-12, sweeps)
+        plan = (q * state.phi.exp()).T * kernel.K * (q * state.psi.exp())
+        torch.testing.assert_close(plan.sum(0), q[0], atol=1e-14, rtol=0)
+        assert (plan.sum(1) - q[0]).abs().sum() <= state.error

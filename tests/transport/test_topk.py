@@ -235,6 +235,17 @@ def test_a_vocabulary_whose_matrix_would_not_fit(rng):
     assert float(found.lower) == pytest.approx(exact, abs=1e-12)
 
 
+def test_cells_may_leave_the_bound_of_nearest_goals():
+    """One cell around 0: the tail at 10 goes to 0 and not to its neighbour 11. Exact numbers by hand."""
+    p, q = np.array([0.5, 0.25, 0.25]), np.array([0.0, 0.5625, 0.4375])  # δ = (-1/2, 5/16, 3/16) at 0, 11, 10
+    cost = TokenCost.embedding([[0.0], [11.0], [10.0]])
+    found, shared = w1_topk(p, q, cost, 2), float(W1TopK(cost=cost, k=2, cells=1).value(p, q))
+    exact = (5 * 11 + 3 * 10) / 16
+    assert (float(found.value), float(found.error_bound)) == pytest.approx((exact + 3 / 16, 3 / 16))
+    assert shared == pytest.approx(exact - 3 * 10 / 16)
+    assert abs(shared - exact) > 9 * float(found.error_bound)
+
+
 def test_cells_of_equal_tokens_and_of_another_cost(rng):
     cost = TokenCost.embedding(np.repeat(rng.normal(size=(3, 2)), 4, axis=0))
     assert len(truncation.Cells(cost, 10).centres) == 3

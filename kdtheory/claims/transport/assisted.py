@@ -50,10 +50,10 @@ def _assistant_fails_by(threshold: float) -> Evidence:
     "transport.assisted-metric",
     statement=r"(1 - s) D(p, q) + s D(a, q) \text{ with a metric } D \text{ is smallest at } q = p \text{ for } s <"
     r" \tfrac12, \text{ at } q = a \text{ for } s > \tfrac12;\ D(p, q) \le D(p, a) + D(a, q)",
-    source="kdtheory, Theorem 35",
+    source="kdtheory, Theorem 46",
     expected=Verdict.PROVED,
     domain="s = 1/2: all q with D(p, q) + D(q, a) = D(p, a)",
-    proof=Anchor("07_transport#assisted-metric", sha256="8e972481edcac4cc"),
+    proof=Anchor("07_transport#assisted-metric", sha256="64521ed63df2c3de"),
 )
 def assisted_metric() -> list[Evidence]:
     """The triangle inequality, twice."""
@@ -106,11 +106,11 @@ def _divergence_fails_by(steps: int, share: float | None) -> Evidence:
     statement=r"S_\varepsilon \text{ violates the triangle inequality; for } a \ne p,\ 0 < s < 1"
     r" \text{ the minimum of } (1 - s) S_\varepsilon(p, \cdot) + s S_\varepsilon(a, \cdot) \text{ is at neither } p"
     r" \text{ nor } a;\ s = 1: \text{ at } a, \text{ wherever } p \text{ is}",
-    source="zhuang2025bridging; kdtheory, Theorem 36; feydy2019sinkhorn, Theorem 1",
+    source="zhuang2025bridging; kdtheory, Theorem 47; feydy2019sinkhorn, Theorem 1",
     expected=Verdict.PROVED,
-    domain="symmetric C, exp(-C/ε) positive definite, p, a in the open simplex; ε → ∞: minimum at (1 - s) p + s a",
-    uses=("geometry.sinkhorn-hessian",),
-    proof=Anchor("07_transport#assisted-divergence", sha256="d8cd7117a9e9a557"),
+    domain="symmetric C, exp(-C/ε) positive definite, p, a in the open simplex; limit ε → ∞: least at (1 - s) p + s a",
+    uses=("geometry.sinkhorn-hessian", "transport.debiased-positivity"),
+    proof=Anchor("07_transport#assisted-divergence", sha256="0ceb01e6acb725a9"),
 )
 def assisted_divergence() -> list[Evidence]:
     """What is smooth at its zero cannot be a distance."""
@@ -154,10 +154,10 @@ def _stationary(mass: sp.Expr) -> Evidence:
     statement=r"S_\varepsilon(\delta_x, \delta_y) = C(x, y) \text{ for every } \varepsilon \text{ if } C(x, x) ="
     r" C(y, y) = 0: \tfrac12 \Vert x - y\Vert^2 \text{ for that cost; with marginals penalised by } \rho\,"
     r" \mathrm{KL}:\ (\varepsilon + 2\rho)(1 - e^{-C/(\varepsilon + 2\rho)})",
-    source="zhuang2025bridging; kdtheory, Theorem 37",
+    source="zhuang2025bridging; kdtheory, Theorem 48",
     expected=Verdict.PROVED,
     domain="a batch of scores handed over as one point",
-    proof=Anchor("07_transport#assisted-one-point", sha256="bc11dc694c2ceb07"),
+    proof=Anchor("07_transport#assisted-one-point", sha256="c816d4eecb20ec1f"),
 )
 def assisted_one_point() -> list[Evidence]:
     """Between two points there is one plan."""

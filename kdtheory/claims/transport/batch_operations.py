@@ -119,7 +119,7 @@ def _definition_fails(rng: np.random.Generator) -> tuple[float, dict[str, Any]]:
     rows=("S1-59",),
     domain="b samples, d classes, T rounds of normalisation",
     condition="the transport is between the b samples of a batch, a b × b plan, and not over the d tokens",
-    proof=Anchor("07_transport#sinkd-operations", sha256="65801394c9398be1"),
+    proof=Anchor("07_transport#sinkd-operations", sha256="472999b282b872ec"),
 )
 def sinkd_batch() -> list[Evidence]:
     """Counted, operation by operation."""

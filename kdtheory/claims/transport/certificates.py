@@ -1,4 +1,4 @@
-"""Theorem 81 of chapter 07: from a float solver's basis to a proof in rationals, and the library's certificates."""
+"""Theorem 7 of chapter 07: from a float solver's basis to a proof in rationals, and the library's certificates."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from kdtheory.claims.transport import finite
 from kdtheory.ledger import Anchor, Evidence, Verdict, claim, exact, numeric
 
-_PROOF = Anchor("07_transport#basis-completion", sha256="b7cebc8bc0aab605")
+_PROOF = Anchor("07_transport#basis-completion", sha256="3eb91b441b9a56c0")
 
 Completion = Callable[[Sequence[finite.Edge], list[list[Fraction]]], finite.Tree]
 
@@ -23,7 +23,7 @@ def _pieces(edges: Sequence[finite.Edge], rows: int, columns: int) -> list[int]:
 
 
 def _shortest(edges: Sequence[finite.Edge], slack: list[list[Fraction]]) -> finite.Tree:
-    """Theorem 81.4 by Dijkstra's algorithm: add the cell that is tight first, seen from the first row's piece."""
+    """Theorem 7.4 by Dijkstra's algorithm: add the cell that is tight first, seen from the first row's piece."""
     rows, columns = len(slack), len(slack[0])
     piece, time = _pieces(edges, rows, columns), {0: Fraction(0)}
     tree = list(edges)
@@ -130,7 +130,7 @@ def _certified(cost: list[list[int]], p: list[Fraction], q: list[Fraction]) -> F
     statement=r"\text{feasible prices and a plan on a forest } \varphi \text{ of tight cells: some spanning tree } \tau"
     r" \supseteq \varphi \text{ has } \Gamma^\tau \ge 0,\ f^\tau_i + g^\tau_j \le C_{ij} \text{; shortest paths find it"
     r" in } O(mn)",
-    source="kdtheory, Theorem 81",
+    source="kdtheory, Theorem 7",
     expected=Verdict.PROVED,
     domain="any cost; part 4 (shortest paths): every piece of φ has a row and a column",
     uses=("transport.rational-certificate", "transport.linear-programme"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -96,11 +97,18 @@ def _step(rng: np.random.Generator, q: finite.Law) -> list[Fraction]:
     return [b - a for a, b in zip(q, towards, strict=True)]
 
 
-def _slopes_fail_by(choose: Any) -> Any:
-    """T_C(p, q + tv) = T_C(p, q) + t max ⟨g, v⟩ for small t, in fractions; and the subgradient inequality."""
+def _generic(p: finite.Law, q: finite.Law) -> bool:
+    """No set of rows has the mass of a set of columns, but both empty and both full; no token is without mass."""
+    own, other = ({sum(part) for k in range(1, len(law)) for part in combinations(law, k)} for law in (p, q))
+    return min(*p, *q) > 0 and not own & other
+
+
+def _slopes_fail_by(choose: Any, generic: Any) -> Any:
+    """T_C(p, q + tv) = T_C(p, q) + t max ⟨g, v⟩ for small t, in fractions; subgradients; one slope if generic."""
 
     def violation(rng: np.random.Generator) -> tuple[float, dict[str, Any]]:
-        p, q = finite.integers(rng, 3, 12), finite.integers(rng, 3, 12)
+        parts = int(rng.choice([12, 60]))  # the finer ones mostly have no two equal partial sums
+        p, q = finite.integers(rng, 3, parts), finite.integers(rng, 3, parts)
         q = list(p) if rng.random() < 0.3 else q
         cost, step = finite.rational_cost(rng, 3, 3), _step(rng, q)
         short = Fraction(1, 10**6)  # below every breakpoint: vertices of the dual have prices below 30
@@ -113,19 +121,20 @@ def _slopes_fail_by(choose: Any) -> Any:
         far = [a + b for a, b in zip(q, step, strict=True)]
         moved = finite.least(p, near, cost) - value - short * choose(slopes)
         support = value + max(slopes) - finite.least(p, far, cost)
-        return float(max(abs(moved), support)), {"p": p, "q": q, "cost": cost, "step": step}
+        kink = max(slopes) - min(slopes) if generic(p, q) else Fraction(0)
+        return float(max(abs(moved), support, kink)), {"p": p, "q": q, "cost": cost, "step": step}
 
     return violation
 
 
-def _attempt_slopes(choose: Any = max) -> Evidence:
+def _attempt_slopes(choose: Any = max, generic: Any = _generic) -> Evidence:
     return numeric.attempt(
-        _slopes_fail_by(choose),
+        _slopes_fail_by(choose, generic),
         draws=25,
         oracle=finite.TREES,
         tolerance=0.0,
         because=finite.EXACT,
-        says="derivative from the right = largest slope of an optimal g",
+        says="derivative from the right = largest slope of an optimal g; only one without equal partial sums",
     )
 
 
@@ -145,9 +154,9 @@ def potentials_are_slopes() -> Evidence:
 
 
 @potentials_are_slopes.control
-def _() -> Evidence:
-    """The smallest slope in place of the largest must fail at a kink."""
-    return _attempt_slopes(min)
+def _() -> list[Evidence]:
+    """The smallest slope in place of the largest, and one slope everywhere, must fail at a kink."""
+    return [_attempt_slopes(min), _attempt_slopes(generic=lambda p, q: True)]
 
 
 def _certificate_fails_by(parts: int, coarser: int) -> Any:

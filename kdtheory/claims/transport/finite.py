@@ -196,6 +196,30 @@ def scaled(p: Array, q: Array, cost: Array, epsilon: float) -> tuple[Array, Arra
     return x[:rows], x[rows:], plan(x)
 
 
+def smoothed(p: Array, q: Array, cost: Array, epsilon: float) -> Array:
+    """Γ of the entropic programme from the primal side alone: ⟨Γ, C⟩ - ε H(Γ) minimised over p ⊗ q + circulations."""
+    rows, columns = cost.shape
+    least = np.einsum("ai,bj->abij", *(np.eye(k)[:-1] - np.eye(k)[-1] for k in (rows, columns)))
+    basis = least.reshape(-1, rows * columns).T
+    start, prices = np.outer(p, q).ravel(), cost.ravel()
+
+    def value(y: Array) -> float:
+        x = start + basis @ y
+        return float(x @ prices + epsilon * (x * np.log(x)).sum()) if x.min() > 0 else np.inf
+
+    def slope(y: Array) -> Array:
+        return np.asarray(basis.T @ (prices + epsilon * np.log(start + basis @ y)))
+
+    def curvature(y: Array) -> Array:
+        return np.asarray(basis.T @ (basis * (epsilon / (start + basis @ y))[:, None]))
+
+    y = np.zeros(basis.shape[1])
+    y = minimize(value, y, jac=slope, hess=curvature, method="trust-exact", options={"gtol": 1e-6}).x
+    for _ in range(3):  # Newton's last steps, below what the objective resolves
+        y = y - np.linalg.solve(curvature(y), slope(y))
+    return np.asarray((start + basis @ y).reshape(cost.shape))
+
+
 def law(rng: np.random.Generator, size: int, least: float = 1e-3) -> Array:
     """A random law, peaked to flat, every entry about `least` or more."""
     p = rng.dirichlet(np.full(size, 10 ** rng.uniform(-0.5, 1))) + least

@@ -108,7 +108,7 @@ def _rises(own: float) -> Evidence:
     domain="the exact flow, in points or in logits, smooth symmetric cost; the digits printed in the figure belong to a"
     " set-up that is not stated",
     uses=("transport.functional-gradients",),
-    proof=Anchor("07_transport#sinkhorn-flow", sha256="5245728c60e9da7e"),
+    proof=Anchor("07_transport#sinkhorn-flow", sha256="02cbc9fd1acbeafc"),
 )
 def sinkhorn_flow() -> list[Evidence]:
     """The gradient by differences, and five stages of a discretised flow of clouds in the plane."""
@@ -151,11 +151,11 @@ def _shrinks(cost: Callable[[float, float], float]) -> Evidence:
     statement=r"c = \tfrac12 |x - y|^2,\ q = p:\ \text{the flow of } R_\varepsilon(p, \cdot) \text{ in the points"
     r" contracts, } \tfrac{d}{dt} \mathrm{Var} \le -2 (1 - \lambda_2) \mathrm{Var} < 0,\ \text{while }"
     r" S_\varepsilon(p, p) = 0 \text{ is stationary}",
-    source="kdtheory, Theorem 36; feydy2019sinkhorn",
+    source="kdtheory, Theorem 30; feydy2019sinkhorn",
     expected=Verdict.PROVED,
     domain="points not all equal, λ_2 < 1 the second eigenvalue of the self-plan's Markov kernel",
     uses=("transport.sinkhorn-flow",),
-    proof=Anchor("07_transport#plain-flow-shrinks", sha256="b25e1bb702041877"),
+    proof=Anchor("07_transport#plain-flow-shrinks", sha256="5a0913c47a5aecb6"),
 )
 def plain_flow_shrinks() -> Evidence:
     """Random clouds: the rate against the spectral gap."""
@@ -222,11 +222,11 @@ def _minimiser_moves(rng: np.random.Generator) -> tuple[float, dict[str, Any]]:
     statement=r"\text{debiased is not unbiased: } E_{y \sim p} S_\varepsilon(\delta_y, q) = p^\top C q - \tfrac12"
     r" OT_\varepsilon(q, q),\ \text{with the slopes } C p - a \text{ at } q = p;\ \text{for two tokens it is not"
     r" minimal there unless } p \text{ is uniform}",
-    source="kdtheory, Theorem 34",
+    source="kdtheory, Theorem 28",
     expected=Verdict.PROVED,
-    domain="C symmetric, C_ii = 0; a the self-potential of p; two tokens: C = c(1 − I), p_1 ≠ p_2, any ε",
+    domain="C symmetric, C_ii = 0, p > 0; a the self-potential of p; two tokens: C = c(1 − I), p_1 ≠ p_2, any ε",
     uses=("transport.functional-gradients", "transport.debiased-positivity"),
-    proof=Anchor("07_transport#debiased-sample-bias", sha256="4c70a517ad0f7d0d"),
+    proof=Anchor("07_transport#debiased-sample-bias", sha256="74b2afb577ebbba2"),
 )
 def debiased_sample_bias() -> list[Evidence]:
     """A rational teacher: the slope in closed form and its sign; random teachers."""

@@ -13,7 +13,7 @@ from scipy.special import rel_entr
 from kdtheory.claims.transport import finite
 from kdtheory.ledger import Anchor, Evidence, Verdict, claim, exact, numeric
 
-_PROOF = Anchor("07_transport#global-features", sha256="d045266d41869724")
+_PROOF = Anchor("07_transport#global-features", sha256="d8bdc7527df49ffb")
 _TEACHER = finite.fractions("1/3", "1/3", "1/3")
 _NEAR = finite.fractions("1/6", "1/2", "1/3")  # a sixth from the first token to the second
 _FAR = finite.fractions("1/6", "1/3", "1/2")  # … to the third

@@ -73,10 +73,10 @@ def _bound_fails_by(equal: Any) -> Evidence:
     statement=r"\mathrm{EMO}(p, q) = \sum_{i,j} p_i C_{ij} q_j \ge \min_\Gamma \langle \Gamma, C\rangle,"
     r" \text{ equal iff } C_{ij} + C_{kl} = C_{il} + C_{kj} \text{ for } i, k \in \mathrm{supp}\,p,\ j, l \in"
     r" \mathrm{supp}\,q",
-    source="ren2024emo; kdtheory, Theorem 31",
+    source="ren2024emo; kdtheory, Theorem 42",
     expected=Verdict.PROVED,
     domain="every cost",
-    proof=Anchor("07_transport#emo-bound", sha256="a57d06e307feb414"),
+    proof=Anchor("07_transport#emo-bound", sha256="eef519b859614296"),
 )
 def emo_bound() -> list[Evidence]:
     """One coupling among all; it is the best where all are equally good."""
@@ -104,7 +104,7 @@ def _minimum_fails(rng: np.random.Generator) -> tuple[float, dict[str, Any]]:
     solved = sum(a * transport(np.eye(5)[y], cost, q) for y, a in enumerate(p))
     wrong = [
         abs(float(loss.value(p, t * q + (1 - t) * r)) - float(p @ cost @ (t * q + (1 - t) * r))),
-        float(loss.value(p, nearest)) - float(p @ cost @ q),
+        float(loss.value(p, nearest)) - min(float((p @ cost).min()), float(p @ cost @ q)),
         abs(labels - float(p @ cost @ q)),
         abs(solved - labels),
     ]
@@ -123,11 +123,11 @@ def _vertices(best: int) -> list[Evidence]:
     statement=r"\mathrm{EMO}(p, \cdot) \text{ is linear; it is smallest at the tokens } j \text{ with least }"
     r" \sum_i p_i C_{ij},\ \text{for } 1 - \cos \text{ those nearest to } \sum_i p_i \hat E_i;"
     r" \text{ it is the mean of } \mathrm{EMO}(\delta_y, \cdot) = OT(\delta_y, \cdot) \text{ over } y \sim p",
-    source="ren2024emo; kdtheory, Theorem 32",
+    source="ren2024emo; kdtheory, Theorem 43",
     expected=Verdict.PROVED,
     domain="every cost; q = p is a minimum iff all tokens of the teacher are such tokens",
     uses=("noise.one-hot-transport",),
-    proof=Anchor("07_transport#emo-minimum", sha256="2c47eeea92279e8e"),
+    proof=Anchor("07_transport#emo-minimum", sha256="8e570a30a4f881d7"),
 )
 def emo_minimum() -> list[Evidence]:
     """With drawn labels each step is exact transport, and the sum of the steps is not."""

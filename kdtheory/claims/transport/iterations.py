@@ -10,7 +10,7 @@ import numpy as np
 
 from kdtheory.claims.transport import finite
 
-STEPS = 600
+STEPS = 1200
 Pair = tuple[Any, Any]
 
 

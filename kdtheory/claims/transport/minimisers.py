@@ -1,14 +1,17 @@
-"""Section 7.4 of chapter 07: the student that each of the three functionals likes best, which is not the teacher."""
+"""Section 7.4 of chapter 07: the student that each of the three functionals likes best, and the pull at the teacher."""
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Any
 
+import mpmath as mp
 import numpy as np
 import sympy as sp
 
 from kdtheory.claims.transport import regularised
-from kdtheory.claims.transport.regularised import Array
+from kdtheory.claims.transport.functionals import central
+from kdtheory.claims.transport.regularised import MPMATH, Array
 from kdtheory.ledger import Anchor, Evidence, Verdict, claim, exact, numeric
 
 
@@ -74,11 +77,11 @@ def _stationary(weights: str) -> list[Evidence]:
     statement=r"\arg\min_q: \text{ entropic } q_j = \sum_i p_i K_{ij} / (K 1)_i;\ \text{relative } \arg\min_q -\sum_i"
     r" p_i \log (K q)_i;\ K \text{ symmetric, invertible}: q = p > 0 \text{ minimises the entropic value iff } p"
     r" \propto K 1,\ \text{the relative one iff } p \propto K^{-1} 1",
-    source="kdtheory, Theorem 22",
+    source="kdtheory, Theorem 16",
     expected=Verdict.PROVED,
     domain="p > 0, ε > 0, K = exp(−C/ε)",
     uses=("transport.three-functionals",),
-    proof=Anchor("07_transport#functional-minimisers", sha256="8881f0624bd0892b"),
+    proof=Anchor("07_transport#functional-minimisers", sha256="dc574840120b961e"),
 )
 def functional_minimisers() -> list[Evidence]:
     """Rational kernels at the condition, and rivals of the minimisers, near and far."""
@@ -97,3 +100,74 @@ def _() -> list[Evidence]:
         _minimum_missed("relative", softmin_law),
         _minimum_missed("entropic", lambda p, cost, epsilon: p),
     ]
+
+
+def two_token_teacher(first: Fraction, second: Fraction, k: Fraction) -> dict[str, Any]:
+    """At q = p: a rational teacher from the scalings α = (first, second), and the slope differences 1 − 2.
+
+    K = ((1, k), (k, 1)), ε = 1/log(1/k), C = 1 − I; p_i = α_i (Kα)_i / α'Kα.
+    """
+    alpha = sp.Matrix([first, second])
+    spread = sp.Matrix([[1, k], [k, 1]]) * alpha
+    mass = (alpha.T * spread)[0]
+    p = [alpha[i] * spread[i] / mass for i in (0, 1)]
+    theta = 1 / sp.Rational(k) ** 2
+    root = sp.sqrt((1 + 2 * (theta - 1) * p[0]) ** 2 - 4 * theta * (theta - 1) * p[0] ** 2)
+    return {
+        "p": p,
+        "relative": sp.log(spread[1] / spread[0]) / sp.log(1 / sp.Rational(k)),
+        "entropic": sp.log(alpha[0] / alpha[1]) / sp.log(1 / sp.Rational(k)),
+        "sharp": (1 - 2 * p[0]) / root,
+    }
+
+
+def _signs(relations: dict[str, str]) -> list[Evidence]:
+    """α = (2, 1), k = 1/2: the teacher is (5/7, 2/7). Slopes against differences of the values, then their signs."""
+    found = two_token_teacher(Fraction(2), Fraction(1), Fraction(1, 2))
+    with mp.workdps(regularised.DIGITS):
+        p = [mp.mpf(int(x.p)) / int(x.q) for x in found["p"]]
+        slopes = [
+            -central(
+                lambda law, n=name: getattr(regularised.precise(p, law, ((0, 1), (1, 0)), 1 / mp.log(2)), n), _as(p)
+            )
+            for name in relations
+        ]
+    measured = numeric.compare(
+        [float(found[name]) for name in relations],
+        [float(slope[0]) for slope in slopes],
+        oracle=f"central differences, {MPMATH}",
+        tolerance=1e-12,
+        because="h = 1e-8 squared times third derivatives; 30 digits",
+        role="attempted refutation",
+        says="derivative along e_1 − e_2 at q = p = (5/7, 2/7)",
+    )
+    signs = [
+        exact.check(found[name], relation, 0, says=f"derivative of {name} towards the more probable token")  # type: ignore[arg-type]
+        for name, relation in relations.items()
+    ]
+    return [measured, *signs]
+
+
+def _as(p: list[Any]) -> Array:
+    return np.array([float(x) for x in p])
+
+
+@claim(
+    "transport.opposite-gradients",
+    statement=r"V = 2,\ C = c (1 - I),\ q = p,\ p_1 > p_2:\ \text{along } e_1 - e_2 \text{ the relative and the sharp"
+    r" value fall, the entropic value rises}",
+    source="kdtheory, Theorem 17",
+    expected=Verdict.PROVED,
+    domain="V = 2, c, ε > 0; all three derivatives are 0 at the uniform teacher",
+    uses=("transport.functional-gradients",),
+    proof=Anchor("07_transport#opposite-gradients", sha256="f65951f693dc2eff"),
+)
+def opposite_gradients() -> list[Evidence]:
+    """A rational teacher: the three derivatives in closed form, by differences of the values, and their signs."""
+    return _signs({"relative": "<", "sharp": "<", "entropic": ">"})
+
+
+@opposite_gradients.control
+def _() -> list[Evidence]:
+    """One sign for all three must not pass."""
+    return _signs({"relative": "<", "sharp": "<", "entropic": "<"})

@@ -75,11 +75,11 @@ def _two_tokens_fail(half: float) -> Evidence:
     statement=r"V = 2:\ \text{sharp}(p, q) - \tfrac12 \text{sharp}(p, p) - \tfrac12 \text{sharp}(q, q) = c \int_a^b"
     r" \int_a^b \partial_s \partial_t x\, ds\, dt,\ c = C_{12} - \tfrac12 (C_{11} + C_{22}),\ \partial_s \partial_t x >"
     r" 0:\ \text{it is} \ge 0 \text{ for all } p, q \text{ iff } \exp(-C/\varepsilon) \succeq 0",
-    source="kdtheory, Theorem 31; plackett1965class",
+    source="kdtheory, Theorem 25; plackett1965class",
     expected=Verdict.PROVED,
     domain="V = 2, symmetric C, ε > 0, p = (a, 1 − a), q = (b, 1 − b), x(s, t) the plan's mass on (1, 1)",
     uses=("transport.debiased-values",),
-    proof=Anchor("07_transport#sharp-two-tokens", sha256="68c07b92ef55be16"),
+    proof=Anchor("07_transport#sharp-two-tokens", sha256="bc0428d9ef3184ee"),
 )
 def sharp_two_tokens() -> list[Evidence]:
     """The mixed derivative in symbols, the formula and its sign at random."""
@@ -99,7 +99,7 @@ def enclosed_sharp(p: Law, q: Law, exponents: Sequence[Sequence[Fraction]], step
     """A ball around ⟨Γ, C⟩/ε, C/ε = exponents, at the working precision: Birkhoff's contraction after scaling.
 
     d is the Hilbert distance of u to its next iterate, τ = tanh(Δ/4) the contraction of each half step; the true plan
-    is within factors exp(±d/(1 − τ²)) of the computed one (`Lemma (enclosure)` of the chapter).
+    is within factors exp(±d/(1 − τ²)) of the computed one (`Theorem (three tokens)`, proof). For C ≥ 0.
     """
     rows, columns = range(len(p)), range(len(q))
     first, second = [[interval.ball(x) for x in law] for law in (p, q)]
@@ -175,12 +175,12 @@ def _independent() -> Evidence:
     r" (.9995, .0001, .0004):\ -\tfrac{12}{10^5} < \text{sharp}(p, q) - \tfrac12 \text{sharp}(p, p) - \tfrac12"
     r" \text{sharp}(q, q) < -\tfrac{11}{10^5},\ \text{though } \exp(-C/\varepsilon) \succ 0 \text{ for every }"
     r" \varepsilon",
-    source="kdtheory, Theorem 32",
+    source="kdtheory, Theorem 26",
     expected=Verdict.PROVED,
     domain="the instance; C is of negative type, no metric",
     scope="instance",
     uses=("transport.debiased-values", "transport.negative-type", "transport.contraction"),
-    proof=Anchor("07_transport#sharp-debiased-negative", sha256="aeeb797b7b4713d4"),
+    proof=Anchor("07_transport#sharp-debiased-negative", sha256="97e100f7061067de"),
 )
 def sharp_debiased_negative() -> list[Evidence]:
     """Ball arithmetic with a bound on the distance to the fixed point; floats by another route."""
@@ -208,7 +208,7 @@ def _metric_fails(power: float, draws: int) -> Evidence:
     """debiased sharp < S_ε somewhere? Costs d^power, laws with rare tokens."""
 
     def violation(rng: np.random.Generator) -> tuple[float, dict[str, Any]]:
-        size = int(rng.integers(3, 6))
+        size = int(rng.integers(2, 6))
         p, q = (np.exp(-rng.exponential(scale=3, size=size)) for _ in range(2))
         p, q, epsilon = p / p.sum(), q / q.sum(), float(np.exp(rng.uniform(-1.4, 1)))
         cost = random_metric(rng, size) ** power
@@ -236,8 +236,8 @@ def _metric_fails(power: float, draws: int) -> Evidence:
     r" \varepsilon",
     source="kdtheory, Section 7.5",
     expected=Verdict.OPEN,
-    domain="V ≥ 3, ε > 0; no proof and no counterexample known to us; that the left side is not negative is proved for"
-    " V = 3 and for stars",
+    domain="all V, ε > 0; no proof, not even for V = 2, and no counterexample known to us; that the left side is not"
+    " negative is proved for V ≤ 3 and for stars",
     uses=("transport.sharp-debiased-negative", "transport.sharp-debiased-star"),
 )
 def sharp_debiased_metric() -> Evidence:

@@ -1,4 +1,4 @@
-"""Theorems 67 to 69 of chapter 07: what W1 looks like from a few directions."""
+"""Theorems 38 to 40 of chapter 07: what W1 looks like from a few directions."""
 
 from __future__ import annotations
 
@@ -72,22 +72,36 @@ def _attempt_below(largest: float = 1.0, mean: float = 1.0) -> Evidence:
     )
 
 
+def rational_basis(width: int) -> list[list[Fraction]]:
+    """An orthonormal basis in fractions: a Householder reflection, rows and columns."""
+    normal = list(range(1, width + 1))
+    length = sum(x * x for x in normal)
+    return [
+        [Fraction(int(i == j)) - Fraction(2 * a * b, length) for j, b in enumerate(normal)]
+        for i, a in enumerate(normal)
+    ]
+
+
 def _orthonormal(width: int) -> Evidence:
-    """Diracs at 0 and (1, …, 1): every axis sees 1, W1 is √D."""
-    ones = [exact_line_w1([0, 1], [1, 0], [0, 1]) for _ in range(width)]
-    mean = sum(ones, Fraction(0)) / width
-    return exact.check(sp.sqrt(width) * mean, "==", sp.sqrt(width), says=f"the {width} axes: mean · √D against W1")
+    """Two laws on 0 and the sum of the basis: slices by dot products, W1 by the length of the sum."""
+    basis = rational_basis(width)
+    corner = [sum(column, Fraction(0)) for column in zip(*basis, strict=True)]
+    seen = [sum((a * b for a, b in zip(u, corner, strict=True)), Fraction(0)) for u in basis]
+    p, q = (Fraction(3, 4), Fraction(1, 4)), (Fraction(1, 4), Fraction(3, 4))
+    mean = sum((exact_line_w1([0, x], p, q) for x in seen), Fraction(0)) / width
+    whole = sp.sqrt(sp.sympify(sum(x * x for x in corner))) / 2
+    return exact.check(sp.sqrt(width) * mean, "==", whole, says=f"a basis of {width}: mean · √D against W1")
 
 
 @claim(
     "transport.sliced-lower",
     statement=r"\tfrac1L \sum_l W_{u_l} \le \max_l W_{u_l} \le W_1,\quad \tfrac{\sqrt L}{\sigma} \tfrac1L \sum_l"
     r" W_{u_l} \le W_1,\quad \rho\, W_1 \le W_u \text{ with } \rho = \min |u \cdot (x_i - x_j)| / \|x_i - x_j\|",
-    source="kdtheory, Theorem 67; bonneel2015sliced; deshpande2019max",
+    source="kdtheory, Theorem 38; bonneel2015sliced; deshpande2019max",
     expected=Verdict.PROVED,
     domain="Euclidean distances of token embeddings, unit directions; σ = largest singular value of the directions",
     uses=("transport.metric-sandwich",),
-    proof=Anchor("07_transport#sliced-lower", sha256="0a5fa8f12ce5ecf2"),
+    proof=Anchor("07_transport#sliced-lower", sha256="f22259e910922c34"),
 )
 def sliced_lower() -> list[Evidence]:
     """An optimal plan moves the projected laws too, and projections shorten."""
@@ -141,11 +155,11 @@ def _attempt_sphere(constant: Callable[[int], Any]) -> Evidence:
     "transport.sliced-sphere",
     statement=r"E_u W_u \le c_D W_1,\ c_D = \frac{\Gamma(D/2)}{\sqrt\pi\, \Gamma((D + 1)/2)} \text{: equality for"
     r" Diracs};\ \sqrt{2/(\pi D)} \le c_D \le \sqrt{2/(\pi (D - 1))}",
-    source="kdtheory, Theorem 68",
+    source="kdtheory, Theorem 39",
     expected=Verdict.PROVED,
     domain="u uniform on the sphere, Euclidean distances; not for averages over finitely many drawn directions",
     uses=("transport.sliced-lower",),
-    proof=Anchor("07_transport#sliced-sphere", sha256="b8152f41fcb576c8"),
+    proof=Anchor("07_transport#sliced-sphere", sha256="74d3a89d8b60dc28"),
 )
 def sliced_sphere() -> list[Evidence]:
     """Every unit of mass is seen shortened by |cos|, whose mean over directions is c_D."""
@@ -226,11 +240,11 @@ _MORE = [*_AXES, (1, 1), (1, -1), (2, 1)]
     "transport.sliced-blind",
     statement=r"\text{for } D \ge 2 \text{ and any finitely many directions some } p \ne q \text{ have all}"
     r"\ W_{u_l} = 0;\ \text{for given points almost every direction separates all laws}",
-    source="kdtheory, Theorem 69",
+    source="kdtheory, Theorem 40",
     expected=Verdict.PROVED,
     domain="points in at least two dimensions; at most 2^L of them",
     uses=("transport.sliced-lower",),
-    proof=Anchor("07_transport#sliced-blind", sha256="4c5559f9ee73ea66"),
+    proof=Anchor("07_transport#sliced-blind", sha256="076523c7169c1fb1"),
 )
 def sliced_blind() -> list[Evidence]:
     """Differences along vectors orthogonal to each direction, multiplied by convolution."""

@@ -64,10 +64,10 @@ def _sorted_fails_by(side: Any) -> Evidence:
     statement=r"\mathrm{ULD}(p, q) = \min_\sigma \Vert p - q \circ \sigma\Vert_1 = V\, W_1(\tfrac1V \textstyle\sum_i"
     r" \delta_{p_i}, \tfrac1V \sum_j \delta_{q_j}) \le 2\,\mathrm{TV}(p, q),"
     r" \text{ and } 0 \iff q \text{ is a permutation of } p",
-    source="boizard2024uld; kdtheory, Theorem 30",
+    source="boizard2024uld; kdtheory, Theorem 41",
     expected=Verdict.PROVED,
     domain="all p, q; the W1 is that between numbers on the line",
-    proof=Anchor("07_transport#uld-sorted", sha256="51a228170ded80b8"),
+    proof=Anchor("07_transport#uld-sorted", sha256="939dc316c5cdd3e8"),
 )
 def uld_sorted() -> list[Evidence]:
     """Levels are transported, not tokens."""
@@ -104,15 +104,36 @@ def _stationary_fails_by(shuffle: bool) -> Evidence:
     )
 
 
+_TEACHER = (F(1, 2), F(1, 3), F(1, 6))
+
+
+def _mixed(p: Sequence[Fraction]) -> tuple[Fraction, ...]:
+    """The mean of all orders of p."""
+    orders = list(permutations(p))
+    return tuple(sum(column, F(0)) / len(orders) for column in zip(*orders, strict=True))
+
+
+def _convex_fails(rng: np.random.Generator) -> tuple[float, dict[str, Any]]:
+    """Uniform teacher: Jensen's inequality; another: a positive value at the mean of points of value 0."""
+    tokens = int(rng.integers(2, 5))
+    p, a, b = (law(rng, tokens) for _ in range(3))
+    even, t = (F(1, tokens),) * tokens, F(int(rng.integers(1, 12)), 12)
+    between = [t * x + (1 - t) * y for x, y in zip(a, b, strict=True)]
+    excess = uld(even, between) - t * uld(even, a) - (1 - t) * uld(even, b)
+    missed = p != even and uld(p, _mixed(p)) <= 0
+    return float(max(excess, F(int(missed)))), {"p": [str(x) for x in p], "a": [str(x) for x in a]}
+
+
 @claim(
     "transport.uld-wrong-order",
     statement=r"\text{at every } q = p \circ \sigma \text{ ULD and its gradient are } 0 \text{ while TV can be } 1;"
-    r" \text{ ULD is not convex in } q, \text{ nor the } W_1 \text{ of any cost with } C_{ii} = 0 < C_{ij}",
-    source="kdtheory, Theorem 30",
+    r" \text{ ULD is convex in } q \text{ for uniform } p \text{ only, and not the } W_1 \text{ of any cost with}"
+    r"\ C_{ii} = 0 < C_{ij}",
+    source="kdtheory, Theorem 41",
     expected=Verdict.PROVED,
     domain="V >= 2",
     uses=("transport.uld-sorted",),
-    proof=Anchor("07_transport#uld-sorted", sha256="51a228170ded80b8"),
+    proof=Anchor("07_transport#uld-sorted", sha256="939dc316c5cdd3e8"),
 )
 def uld_wrong_order() -> list[Evidence]:
     """A student that ranks the tokens the wrong way round is at rest."""
@@ -122,6 +143,20 @@ def uld_wrong_order() -> list[Evidence]:
         exact.check(uld(one, other), "==", 0, says="disjoint supports"),
         exact.check(tv(one, other), "==", 1, says="their total variation"),
         exact.check(uld(one, middle), ">", (uld(one, one) + uld(one, other)) / 2, says="midpoint against the mean"),
+        exact.check(
+            uld(_TEACHER, _mixed(_TEACHER)),
+            ">",
+            max(uld(_TEACHER, order) for order in permutations(_TEACHER)),
+            says="teacher (1/2, 1/3, 1/6): the mean of its orders against the orders",
+        ),
+        numeric.attempt(
+            _convex_fails,
+            draws=60,
+            oracle="rationals",
+            tolerance=0.0,
+            because="exact",
+            says="teacher uniform: convex in q; else above its orders at their mean",
+        ),
     ]
 
 

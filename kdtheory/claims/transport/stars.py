@@ -64,11 +64,11 @@ def _two_squares(last: int) -> Evidence:
     statement=r"C_{ij} = r_i + r_j\ (i \ne j),\ C_{ii} = 0,\ r \ge 0:\ \Gamma_{ii}(p, q) \le \tfrac12 \Gamma_{ii}(p, p)"
     r" + \tfrac12 \Gamma_{ii}(q, q), \text{ so } \text{sharp}(p, q) - \tfrac12 \text{sharp}(p, p) - \tfrac12"
     r" \text{sharp}(q, q) \ge 0",
-    source="kdtheory, Theorem 33",
+    source="kdtheory, Theorem 27",
     expected=Verdict.PROVED,
     domain="all V, p, q, ε > 0: the 0-1 cost, every metric on three tokens; 0 only at p = q if all r_i > 0",
     uses=("transport.debiased-values", "transport.entropic-programme"),
-    proof=Anchor("07_transport#sharp-debiased-star", sha256="6f0f778d825a3af1"),
+    proof=Anchor("07_transport#sharp-debiased-star", sha256="ef7595614ec07c4d"),
 )
 def sharp_debiased_star() -> list[Evidence]:
     """The sum of squares in symbols; random stars, arms of length 0 included, and random triangles."""

@@ -1,4 +1,4 @@
-"""Theorems 64 to 66 of chapter 07: transport under a tree metric in place of another metric."""
+"""Theorems 35 to 37 of chapter 07: transport under a tree metric in place of another metric."""
 
 from __future__ import annotations
 
@@ -79,10 +79,10 @@ def _library_fails(rng: np.random.Generator) -> tuple[float, dict[str, Any]]:
     "transport.metric-sandwich",
     statement=r"a C \le C' \le b C \implies a\, T_C \le T_{C'} \le b\, T_C,\quad a = \min C'/C,\ b = \max C'/C"
     r" \text{: both attained}",
-    source="kdtheory, Theorem 64",
+    source="kdtheory, Theorem 35",
     expected=Verdict.PROVED,
     domain="any two costs on the same tokens, metrics or not",
-    proof=Anchor("07_transport#metric-sandwich", sha256="8aef6c55745904b6"),
+    proof=Anchor("07_transport#metric-sandwich", sha256="1a414419722b6b8f"),
 )
 def metric_sandwich() -> list[Evidence]:
     """The same plans, entry by entry."""
@@ -137,11 +137,11 @@ def _linkage_fails_by(methods: tuple[str, str]) -> Fails:
     def violation(rng: np.random.Generator) -> tuple[float, dict[str, Any]]:
         points = rng.normal(size=(int(rng.integers(3, 9)), int(rng.integers(1, 4))))
         cost = distances(points)
-        low, high, middle = (ultrametric(cost, method) for method in (*methods, "average"))
+        low, high, single, middle = (ultrametric(cost, method) for method in (*methods, "single", "average"))
         minimax = cost.copy()
         for k in range(len(cost)):  # Floyd and Warshall: the smallest largest step of a path
             minimax = np.minimum(minimax, np.maximum(minimax[:, k, None], minimax[k]))
-        errors = (low - cost, cost - high, abs(middle.sum() - cost.sum()), np.abs(minimax - low))
+        errors = (low - cost, cost - high, abs(middle.sum() - cost.sum()), np.abs(minimax - single))
         return float(max(np.max(error) for error in errors)), {"points": points.tolist()}
 
     return violation
@@ -174,11 +174,11 @@ def _three_points() -> list[Evidence]:
     "transport.linkage",
     statement=r"\text{dendrograms: } W_1^{single} \le W_1 \le W_1^{complete} \text{, single the best ultrametric from"
     r" below; average on neither side: } \textstyle\sum u = \sum d",
-    source="kdtheory, Theorem 65",
+    source="kdtheory, Theorem 36",
     expected=Verdict.PROVED,
     domain="agglomerative clustering of a metric; average: unless d is itself the dendrogram's distance",
     uses=("transport.metric-sandwich",),
-    proof=Anchor("07_transport#linkage", sha256="07e520258cd559f8"),
+    proof=Anchor("07_transport#linkage", sha256="b96d3bb237221e37"),
 )
 def linkages() -> list[Evidence]:
     """A pair meets at the least, largest or mean distance between the clusters that it joins."""
@@ -233,15 +233,26 @@ def _attempt_line(table_of: Callable[[np.random.Generator, int], Table]) -> Evid
     )
 
 
+def _single_fails(rng: np.random.Generator) -> tuple[float, dict[str, Any]]:
+    """Points of the plane, half of the time stretched to nearly a line, where the bound is nearly attained."""
+    points = rng.normal(size=(int(rng.integers(2, 9)), 2))
+    if rng.random() < 0.5:
+        points[:, 0], points[:, 1] = np.arange(len(points)), 0.01 * points[:, 1]
+    cost = distances(points)
+    excess = cost - (len(cost) - 1) * ultrametric(cost, "single")
+    return float(excess[~np.eye(len(cost), dtype=bool)].max()), {"points": points.tolist()}
+
+
 @claim(
     "transport.ultrametric-line",
     statement=r"a |i - j| \le u(i, j) \le b |i - j| \text{ with an ultrametric } u \implies b/a \ge n - 1"
-    r" \text{: attained by single linkage; a path-shaped tree has } a = b",
-    source="kdtheory, Theorem 66",
+    r" \text{: attained by single linkage, which has } d \le (n - 1) u \text{ for every metric;}"
+    r" \text{ a path-shaped tree has } a = b",
+    source="kdtheory, Theorem 37",
     expected=Verdict.PROVED,
-    domain="n points at equal distances on a line",
+    domain="n points at equal distances on a line; from the other side, any metric on n points",
     uses=("transport.metric-sandwich",),
-    proof=Anchor("07_transport#ultrametric-line", sha256="707359d416418e78"),
+    proof=Anchor("07_transport#ultrametric-line", sha256="c8b37f158c895c32"),
 )
 def ultrametric_line() -> list[Evidence]:
     """Some neighbours are as far apart as the ends."""
@@ -254,7 +265,15 @@ def ultrametric_line() -> list[Evidence]:
         for n in (3, 6, 8)
         for name, height in (("complete", max), ("average", mean))
     ]
-    return [*attained, *others, _attempt_line(random_ultrametric)]
+    worst = numeric.attempt(
+        _single_fails,
+        draws=100,
+        oracle="scipy.cluster.hierarchy",
+        tolerance=1e-12,
+        because="one product of a distance below 10",
+        says="single linkage: d ≤ (n - 1) u",
+    )
+    return [*attained, *others, _attempt_line(random_ultrametric), worst]
 
 
 @ultrametric_line.control

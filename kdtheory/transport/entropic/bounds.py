@@ -21,12 +21,11 @@ _BLOCK = 1 << 22  # entries of a block (B, some tokens, V)
 def upper(found: Evaluated, cost: TokenCost) -> Tensor:
     """Cost of a plan between p and q, (B,)."""
     phi, log_p, log_q = (x.double() for x in (found.solved.state.phi, found.log_p, found.log_q))
-    kernel = _double(found.solved, cost)
-    psi = -kernel.log_sums(log_p + phi, transpose=True)  # column sums exact
-    misfit = phi + kernel.log_sums(log_q + psi)  # log of row sum / p
-    moved = log_p.exp() * misfit.clamp(max=0).exp()  # rows scaled down where too heavy; columns only get lighter
-    missing = (1 - moved.sum(-1)).clamp(min=0)  # moved from and to wherever it is missing, at the largest cost at most
-    return found.mass * ((moved * kernel.mean_costs(log_q + psi)).sum(-1) + missing * cost.diameter)
+    p = log_p.exp()
+    taken, costs = _double(found.solved, cost).carried(log_p + phi, log_q.exp())  # column sums exact
+    kept = torch.where(taken > p, p / taken, 1.0)  # rows scaled down where too heavy; columns only get lighter
+    missing = (p - taken).relu().sum(-1)  # moved from and to wherever it is missing, at the largest cost at most
+    return found.mass * ((kept * costs).sum(-1) + missing * cost.diameter)
 
 
 def lower(found: Evaluated, cost: TokenCost) -> Tensor:
@@ -41,7 +40,7 @@ def lower(found: Evaluated, cost: TokenCost) -> Tensor:
 
 def _least(cost: TokenCost, g: Tensor) -> Tensor:
     """min_j C_ij - g_j for every token i, (B, V)."""
-    step = max(1, _BLOCK // g.numel())
+    step = max(1, _BLOCK // max(1, g.numel()))
     parts = []
     for start in range(0, cost.V, step):
         C = cost.block(slice(start, start + step), slice(None)).to(g.device)
@@ -49,7 +48,7 @@ def _least(cost: TokenCost, g: Tensor) -> Tensor:
     return torch.cat(parts, -1)
 
 
-def _double(solved: Solved, cost: TokenCost) -> kernels.Shared:
+def _double(solved: Solved, cost: TokenCost) -> kernels.Streamed | kernels.LogSum:
     epsilon, device = solved.kernel.epsilon, solved.log_p.device
     if cost.diameter / epsilon > kernels.SAFE[torch.float64]:
         return kernels.LogSum(cost, epsilon, device, torch.float64)

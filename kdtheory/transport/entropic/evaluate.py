@@ -46,13 +46,14 @@ class Settings(NamedTuple):
                 }[self.functional]
                 raise ValueError(f'form = "reduced" with functional = "{self.functional}": {reason}; take "full"')
             self.cost.check_metric()
-        if self.tol is not None:
-            problem.check_tolerance(self.tol, self.precision)
+        problem.check_tolerance(self.tol, self.precision, self.cost, self.epsilon)
         return self
 
-    def tolerance(self, dtype: str) -> float:
-        """`tol`, or what suits the precision."""
-        return problem.TOLERANCES[dtype] if self.tol is None else self.tol
+    def tolerance(self, precision: str) -> float:
+        """`tol`, or what suits the precision and is not below the rounding at this ε."""
+        if self.tol is not None:
+            return self.tol
+        return max(problem.TOLERANCES[precision], problem.rounding(self.cost, self.epsilon))
 
 
 @dataclass(frozen=True)
@@ -80,8 +81,7 @@ class Evaluated:
         selves: tuple[Solved, ...] = ()
         if settings.functional == "divergence":
             selves = tuple(problem.own(solved, settings.cost, x, tol, settings.max_iter) for x in (log_p, log_q))
-        for part in (solved, *selves):
-            problem.warn(part.state, tol, settings.max_iter)
+        problem.warn([part.state for part in (solved, *selves)], tol, settings.max_iter)
         return cls(settings.functional, settings.form, solved, log_p, log_q, mass, difference, selves)
 
     @property
@@ -120,7 +120,7 @@ def per_row(
 
     Computed in the precision of q - p (B, k), float64 where max C/ε asks for it; ValueError past float64's range.
     """
-    spread = float(C.max()) / epsilon
+    spread = float(C.max()) / epsilon if C.numel() else 0.0
     if spread > kernels.SAFE[torch.float64]:
         raise ValueError(f"epsilon = {epsilon:g} is {spread:.0f} times smaller than the largest cost: at most 650")
     if spread > kernels.SAFE[torch.float32]:
@@ -132,12 +132,13 @@ def per_row(
 
 
 def _surplus(difference: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Logarithms of (p - q)₊/m and (q - p)₊/m, and m; rows with m = 0 become uniform, to be weighted by 0."""
+    """Logarithms of (p - q)₊/m and (q - p)₊/m, and m; rows with m = 0 stay at token 0, to be weighted by 0."""
     supply, demand = (-difference).relu(), difference.relu()
     mass = demand.sum(-1)
     idle = ((mass == 0) | (supply.sum(-1) == 0)).unsqueeze(-1)  # either may have been rounded away
     mass = torch.where(idle.squeeze(-1), 0.0, mass)
     logs = (torch.log(x) - torch.log(x.sum(-1, keepdim=True)) for x in (supply, demand))
-    uniform = -math.log(difference.shape[-1])
-    log_supply, log_demand = (torch.where(idle, uniform, x) for x in logs)
+    nowhere = torch.full_like(difference[:1], -math.inf)  # one-hot: solved by one sweep, at any ε
+    nowhere[:, 0] = 0.0
+    log_supply, log_demand = (torch.where(idle, nowhere, x) for x in logs)
     return log_supply, log_demand, mass

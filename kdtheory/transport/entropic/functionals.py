@@ -80,13 +80,19 @@ def in_epsilon(solved: Solved) -> tuple[Tensor, Tensor]:
 
     r = (solved.f + over_rows(solved.g) - kernel.mean_costs(at_q)) / epsilon
     s = (solved.g + over_columns(solved.f) - kernel.mean_costs(at_p, transpose=True)) / epsilon
-    h = _conjugate_gradients(lambda x: x - over_columns(over_rows(x)), s - over_columns(r), solved.log_q.exp())
+    scaled = solved.state.phi, solved.state.psi
+    # what cancels in r and s leaves noise of this size; a system without signal, as for one-hot p, is nothing but that
+    noise = 4 * torch.finfo(r.dtype).eps * torch.maximum(*(x.abs().amax(-1, keepdim=True) for x in scaled))
+    h = _conjugate_gradients(lambda x: x - over_columns(over_rows(x)), s - over_columns(r), solved.log_q.exp(), noise)
     f_epsilon = r - over_rows(h)
     return f_epsilon, s - over_columns(f_epsilon)
 
 
-def _conjugate_gradients(operator, target: Tensor, mass: Tensor) -> Tensor:
-    """Solve operator(x) = target up to a constant per row, self-adjoint and >= 0 in Σ mass · x · y."""
+def _conjugate_gradients(operator, target: Tensor, mass: Tensor, noise: Tensor) -> Tensor:
+    """Solve operator(x) = target up to a constant per row, self-adjoint and >= 0 in Σ mass · x · y.
+
+    Stops at residuals of size `noise` (B, 1); of the steps taken, the one with the smallest residual is returned.
+    """
 
     def inner(x: Tensor, y: Tensor) -> Tensor:
         return (mass * x * y).sum(-1, keepdim=True)
@@ -96,14 +102,16 @@ def _conjugate_gradients(operator, target: Tensor, mass: Tensor) -> Tensor:
 
     residual = centred(target)
     x, direction, size = torch.zeros_like(target), residual, inner(residual, residual)
-    enough = size * torch.finfo(target.dtype).eps ** 1.5
+    enough = torch.maximum(size * torch.finfo(target.dtype).eps ** 1.5, noise**2)
+    best, least = x, size
     for _ in range(_CG_STEPS):
-        if (size <= enough).all():
+        if not (size > enough).any():  # a row of NaN has had enough, too
             break
         image = centred(operator(direction))
         curvature = inner(direction, image)
         length = torch.where((size > enough) & (curvature > 0), size / curvature, 0.0)
         x, residual = x + length * direction, residual - length * image
         before, size = size, inner(residual, residual)
+        best, least = torch.where(size < least, x, best), torch.minimum(size, least)
         direction = residual + torch.where(before > 0, size / before, 0.0) * direction
-    return x
+    return best

@@ -17,6 +17,7 @@ from torch import Tensor
 from kdtheory.transport.costs import Embedding, TokenCost
 
 SAFE = {torch.float32: 60.0, torch.float64: 650.0}  # largest max C/ε for products
+_FLAT = 0.01  # smallest for float32: log K e^x is then known to 1e-7, and ε times that is 1e-5 of max C
 MAX_BYTES = 1 << 32  # of a kernel that is kept: V = 32768 in float32
 _BLOCK = 1 << 24  # entries of a block of C that is formed and dropped
 
@@ -128,10 +129,21 @@ class Streamed(Shared):
         both = self._sums(torch.cat([weight * h, weight]), transpose)
         return both[: len(h)] / both[len(h) :]
 
+    def carried(self, x: Tensor, mass: Tensor) -> tuple[Tensor, Tensor]:
+        """What the plan mass_j · softmax_i(x_i - C_ij/ε), of exact column sums, takes from each row, and its cost."""
+        weight = (x - x.amax(-1, keepdim=True)).exp()
+        scaled = mass / self._sums(weight, transpose=True)
+        taken, costs = torch.zeros_like(x), torch.zeros_like(x)
+        for at, C in self.blocks():
+            K = torch.exp(-C / self.epsilon)
+            taken[:, at] = weight[:, at] * (scaled @ K.T)
+            costs[:, at] = weight[:, at] * (scaled @ K.mul_(C).T)
+        return taken, costs
+
     def _sums(self, weight: Tensor, transpose: bool) -> Tensor:
         out = torch.zeros_like(weight)
         for at, C in self.blocks():
-            K = C.mul_(-1 / self.epsilon).exp_()
+            K = C.div_(-self.epsilon).exp_()
             if transpose:
                 out += weight[:, at] @ K
             else:
@@ -152,9 +164,18 @@ class LogSum(Shared):
     def mean_costs(self, x: Tensor, transpose: bool = False) -> Tensor:
         return torch.cat([(torch.softmax(z, -1) * C).sum(-1) for z, C in self._exponents(x, transpose)], -1)
 
+    def carried(self, x: Tensor, mass: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Streamed.carried`: normalised by softmax, the columns stay exact where x itself is coarse."""
+        taken, costs, start = torch.zeros_like(x), torch.zeros_like(x), 0
+        for z, C in self._exponents(x, transpose=True):
+            plan = torch.softmax(z, -1) * mass[:, start : (start := start + len(C))].unsqueeze(-1)
+            taken += plan.sum(1)
+            costs += (plan * C).sum(1)
+        return taken, costs
+
     def _exponents(self, x: Tensor, transpose: bool) -> Iterator[tuple[Tensor, Tensor]]:
         """(x_j - C_ij/ε of some tokens i, shape (B, some, V), and those C)."""
-        step = max(1, _BLOCK // x.numel())
+        step = max(1, _BLOCK // max(1, x.numel()))
         for start in range(0, self.cost.V, step):
             at = slice(start, min(start + step, self.cost.V))
             C = self.cost.block(slice(None), at).T if transpose else self.cost.block(at, slice(None))
@@ -192,9 +213,9 @@ class PerRow(Kernel):
 
 
 def shared(cost: TokenCost, epsilon: float, device: torch.device, precision: torch.dtype) -> Kernel:
-    """The cheapest kernel that is accurate: kept if it fits, in float64 past float32's range, log-sum-exp past that."""
+    """The cheapest kernel that is accurate: kept if it fits, float64 out of float32's range, log-sum-exp past that."""
     spread = cost.diameter / epsilon
-    dtype = torch.float64 if spread > SAFE[torch.float32] else precision
+    dtype = precision if _FLAT <= spread <= SAFE[torch.float32] else torch.float64
     if spread > SAFE[torch.float64]:
         return LogSum(cost, epsilon, device, torch.float64)
     if cost.V**2 * dtype.itemsize <= MAX_BYTES:

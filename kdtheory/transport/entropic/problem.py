@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +18,7 @@ from kdtheory.transport.entropic.scaling import Scaling
 PRECISIONS = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16}
 TOLERANCES = {"float64": 1e-9, "float32": 1e-5, "bfloat16": 1e-5}  # float32 sums stall near 2e-6
 _FLOORS = {"float64": 1e-13, "float32": 3e-6, "bfloat16": 3e-6}
+_COARSEST = 1e-2  # rounding past which nothing is left of a plan
 _ROUGH = 1e-2  # marginal error to which bfloat16 scalings are taken; they are good to 2e-3
 _WARM_UP_PAST, _STAGE, _STAGE_TOL = 300.0, 4.0, 1e-3  # ε-scaling pays only for max C/ε in the hundreds
 
@@ -67,7 +69,27 @@ def pair(
     if isinstance(kernel, kernels.Dense) and kernel.K.dtype == torch.bfloat16:
         start = scaling.solve(kernel, log_p, log_q, max(tol, _ROUGH), max_iter, start)
         kernel = kernels.shared(cost, epsilon, log_p.device, torch.float32)
+    start = _same(cost, kernel, log_p, log_q, tol, max_iter, start)
     return Solved(kernel, log_p, log_q, scaling.solve(kernel, log_p, log_q, tol, max_iter, start))
+
+
+def _same(
+    cost: TokenCost, kernel: Kernel, log_p: Tensor, log_q: Tensor, tol: float, max_iter: int, start: Scaling | None
+) -> Scaling | None:
+    """`start`, but p's own potentials where p and q agree within tol and the cost is symmetric: sweeps crawl there.
+
+    A quarter of tol for the laws and half for the problem: such rows are finished with their first sweep.
+    """
+    same = torch.nonzero((log_p.exp() - log_q.exp()).abs().sum(-1) <= 0.25 * tol)[:, 0]
+    if not len(same) or not cost.is_symmetric:
+        return start
+    found = scaling.solve_symmetric(kernel, log_p[same], 0.5 * tol, max_iter)
+    if start is None:
+        start = scaling.empty(log_p)
+        start.phi, start.psi = torch.zeros_like(log_p), torch.zeros_like(log_q)
+    start.phi[same], start.psi[same] = found.phi, found.psi
+    start.iterations[same] = found.iterations
+    return start
 
 
 def own(solved: Solved, cost: TokenCost, log_q: Tensor, tol: float, max_iter: int) -> Solved:
@@ -78,26 +100,41 @@ def own(solved: Solved, cost: TokenCost, log_q: Tensor, tol: float, max_iter: in
     return Solved(kernel, log_q, log_q, scaling.solve(kernel, log_q, log_q, tol, max_iter))
 
 
-def check_tolerance(tol: float, precision: str) -> None:
-    """Raise ValueError for a tolerance below what the precision can reach."""
-    checks.positive(tol=tol)
-    if tol < _FLOORS[precision]:
+def rounding(cost: TokenCost, epsilon: float) -> float:
+    """Relative rounding of a marginal: exponents of size max C/ε keep float64's 16 digits before e^x takes them."""
+    return 4 * torch.finfo(torch.float64).eps * cost.diameter / epsilon
+
+
+def check_tolerance(tol: float | None, precision: str, cost: TokenCost, epsilon: float) -> None:
+    """Raise ValueError for a tolerance, or an ε, below what the precision can reach."""
+    coarse = rounding(cost, epsilon)
+    if coarse > _COARSEST:
         raise ValueError(
-            f'tol = {tol!r}: {precision} reaches {_FLOORS[precision]:g} at best; raise it, or take precision="float64"'
+            f"epsilon = {epsilon!r} is {cost.diameter / epsilon:.0e} times smaller than the largest cost: float64 "
+            "holds 16 digits. Raise it, or take kdtheory.w1, the limit of epsilon -> 0"
         )
+    if tol is None:
+        return
+    checks.positive(tol=tol)
+    if tol < coarse:
+        raise ValueError(f"tol = {tol!r}: float64 reaches {coarse:.1e} at epsilon = {epsilon!r}; raise either")
+    if tol < _FLOORS[precision]:
+        remedy = "raise it" if precision == "float64" else 'raise it, or take precision="float64"'
+        raise ValueError(f"tol = {tol!r}: {precision} reaches {_FLOORS[precision]:g} at best; {remedy}")
 
 
-def warn(state: Scaling, tol: float, max_iter: int) -> None:
-    """Say which rows have not converged, if any."""
-    late = torch.nonzero(state.error > tol)[:, 0]
+def warn(states: Sequence[Scaling], tol: float, max_iter: int) -> None:
+    """Say once which rows have not converged, if any, in one of the problems solved for them."""
+    error = torch.stack([state.error for state in states]).amax(0)
+    late = torch.nonzero(error > tol)[:, 0]
     if not len(late):
         return
-    worst = int(state.error.argmax())
+    worst = int(late[error[late].argmax()])
     warnings.warn(
-        f"{len(late)} of {len(state.error)} rows have not converged in max_iter = {max_iter} sweeps; row {worst} "
-        f"misses its marginals by {state.error[worst].item():.2g} > tol = {tol:g}: raise max_iter, tol or epsilon",
+        f"{len(late)} of {len(error)} rows have not converged in max_iter = {max_iter} sweeps; row {worst} "
+        f"misses its marginals by {error[worst].item():.2g} > tol = {tol:g}: raise max_iter, tol or epsilon",
         SinkhornWarning,
-        stacklevel=3,
+        stacklevel=4,  # the caller of `sinkhorn`
     )
 
 

@@ -6,10 +6,10 @@ step raises the concave dual Σ p φ + Σ q ψ - ΣΓ by an amount that is known
 
     gain(ω) = Σ_i p_i (ω d_i - e^{(ω-1) d_i} + e^{-d_i}),   d = T(ψ) - φ,
 
-so a row whose gain falls below what ω promises near the solution, ω(2 - ω)/2 of the plain step's, takes the plain step
-(`thibault2021overrelaxed`, Section 3, with the dual in place of their Lyapunov function). The dual thus never falls,
-whatever ω. ω itself follows from the rate each row shows, as in successive over-relaxation
-(`lehmann2022note`, Eq. 4).
+so a row whose gain falls below half of what ω promises near the solution, ω(2 - ω) times the plain step's gain, takes
+the plain step (as in `thibault2021overrelaxed`, with the dual in place of their Lyapunov function). The dual thus never
+falls, whatever ω in [1, 2), and the plans converge (chapter 07, `safeguarded-relaxation`). ω itself follows from the
+rate each row shows, as in successive over-relaxation (`lehmann2022note`).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from kdtheory.transport.entropic.kernels import Kernel
 
 _RATE_OVER = 8  # sweeps between two estimates of a row's rate
 _FIRST, _LARGEST = 1.3, 1.95  # of ω
+_SHRINK = 0.98  # of ω - 1 where the rate does not tell the best
 _MARGIN = 0.75  # of tol, at which a row stops: its last plain sweep must not end above tol by rounding
 _CHECK_EVERY = {"cpu": 1}  # sweeps between two looks at the errors; each look makes a GPU wait
 _CHECK_EVERY_ELSEWHERE = 8
@@ -48,7 +49,7 @@ def solve(
     `start` gives first potentials; its sweeps are counted in.
     """
     phi, psi = (torch.zeros_like(log_p), torch.zeros_like(log_q)) if start is None else (start.phi, start.psi)
-    out = _empty(log_p)
+    out = empty(log_p)
     rows = _Rows(kernel, log_p, log_q, phi, psi, tol)
     every = _CHECK_EVERY.get(log_p.device.type, _CHECK_EVERY_ELSEWHERE)
     for sweep in range(1, max_iter + 1):
@@ -57,8 +58,8 @@ def solve(
             rows.adapt()
         if sweep % every == 0 or sweep == max_iter:
             rows.retire(out, sweep, everything=sweep == max_iter)
-            if not len(rows.index):
-                break
+        if not len(rows.index):
+            break
     out = _finished(kernel, log_p, log_q, out, tol)
     if start is not None:
         out.iterations += start.iterations
@@ -66,26 +67,29 @@ def solve(
 
 
 def solve_symmetric(kernel: Kernel, log_q: Tensor, tol: float, max_iter: int) -> Scaling:
-    """The self-problem p = q of a symmetric kernel: φ = ψ, by averaged steps (`feydy2019sinkhorn`, Section 3.1)."""
+    """The self-problem p = q of a symmetric kernel: φ = ψ, by averaged steps (`feydy2019sinkhorn`, Section 3.1).
+
+    A last plain sweep, as in `solve`, makes the column sums exact and carries the potentials to tokens without mass,
+    which the averaged steps leave behind.
+    """
     phi = torch.zeros_like(log_q)
-    out = _empty(log_q)
+    out = empty(log_q)
     index = torch.arange(len(log_q), device=log_q.device)
-    part, mass = log_q, log_q.exp()
+    part, mass, here = log_q, log_q.exp(), kernel
     for sweep in range(1, max_iter + 1):
-        step = -kernel.log_sums(part + phi) - phi
-        error = 2 * (mass * torch.expm1(-step).abs()).sum(-1)
-        done = ~(error > tol) | (sweep == max_iter)
-        if done.any():
+        step = -here.log_sums(part + phi) - phi
+        error = 2 * (mass * torch.expm1(-step).abs()).sum(-1)  # of rows and columns, which miss alike
+        done = ~(error > _MARGIN * tol) | (sweep == max_iter)
+        if done.any() or not len(done):
             at = index[done]
-            out.phi[at], out.psi[at], out.error[at] = phi[done], phi[done], error[done]
-            out.iterations[at], out.converged[at] = sweep, error[done] <= tol
+            out.psi[at], out.iterations[at] = phi[done], sweep
             if done.all():
                 break
             keep = ~done
             index, part, mass, phi, step = index[keep], part[keep], mass[keep], phi[keep], step[keep]
-            kernel = kernel.rows(keep)
+            here = here.rows(keep)
         phi = phi + 0.5 * step
-    return out
+    return _finished(kernel, log_q, log_q, out, tol)
 
 
 class _Rows:
@@ -93,6 +97,7 @@ class _Rows:
 
     def __init__(self, kernel: Kernel, log_p: Tensor, log_q: Tensor, phi: Tensor, psi: Tensor, tol: float) -> None:
         self.kernel, self.log_p, self.log_q, self.phi, self.psi, self.tol = kernel, log_p, log_q, phi, psi, tol
+        self.p, self.q = log_p.exp(), log_q.exp()
         self.index = torch.arange(len(log_p), device=log_p.device)
         self.omega = log_p.new_full((len(log_p), 1), _FIRST)
         self.error = log_p.new_full((len(log_p),), torch.inf)
@@ -102,22 +107,27 @@ class _Rows:
     def sweep(self) -> None:
         """One half step in φ, one in ψ; `error` is that of the state before."""
         step = -self.kernel.log_sums(self.log_q + self.psi) - self.phi
-        relaxed, misfit = _relaxed(step, self.log_p, self.omega)
+        relaxed, misfit = _relaxed(step, self.p, self.log_p, self.omega)
         self.error = misfit + self.columns
         self.phi = self.phi + relaxed
         step = -self.kernel.log_sums(self.log_p + self.phi, transpose=True) - self.psi
-        relaxed, _ = _relaxed(step, self.log_q, self.omega)
-        self.columns = (self.log_q.exp() * torch.expm1(relaxed - step).abs()).sum(-1)
+        relaxed, _ = _relaxed(step, self.q, self.log_q, self.omega)
+        self.columns = (self.q * torch.expm1(relaxed - step).abs()).sum(-1)
         self.psi = self.psi + relaxed
 
     def adapt(self) -> None:
-        """The best ω for the rate observed since the last estimate; kept where the rate shows none."""
+        """Towards the best ω for the rate observed since the last estimate.
+
+        A rate of ω - 1 or less says that ω is the best or above it, not by how much: then ω - 1 shrinks by a little.
+        """
         rate = (self.error / self.before) ** (1 / _RATE_OVER)
         omega = self.omega.squeeze(-1)
         plain = ((rate + omega - 1) ** 2 / (omega**2 * rate)).clamp(0, 1)  # rate of plain sweeps
         best = (2 / (1 + (1 - plain).sqrt())).clamp(1, _LARGEST)
         usable = (rate < 1) & (rate > omega - 1)
-        self.omega = torch.where(usable, best, omega).unsqueeze(-1)
+        best = torch.minimum(best, (omega + _LARGEST) / 2)  # early rates are those of the way there
+        lower = torch.where(torch.isfinite(self.before), 1 + _SHRINK * (omega - 1), omega)
+        self.omega = torch.where(usable, best, lower).unsqueeze(-1)
         self.before = self.error
 
     def retire(self, out: Scaling, sweep: int, everything: bool) -> None:
@@ -131,18 +141,22 @@ class _Rows:
         out.phi[at], out.psi[at], out.iterations[at] = self.phi[leaving], self.psi[leaving], sweep
         keep = ~leaving
         self.kernel = self.kernel.rows(keep)
-        for name in ("index", "log_p", "log_q", "phi", "psi", "omega", "error", "before", "columns"):
+        for name in ("index", "p", "q", "log_p", "log_q", "phi", "psi", "omega", "error", "before", "columns"):
             setattr(self, name, getattr(self, name)[keep])
 
 
-def _relaxed(step: Tensor, log_mass: Tensor, omega: Tensor) -> tuple[Tensor, Tensor]:
+def _relaxed(step: Tensor, mass: Tensor, log_mass: Tensor, omega: Tensor) -> tuple[Tensor, Tensor]:
     """(Step to take, L1 misfit of the marginal before it) from the plain step."""
-    mass, after = log_mass.exp(), torch.exp(log_mass - step)  # the marginal the state has
+    after = torch.exp(log_mass - step)  # the marginal the state has
     misfit = (mass - after).abs().sum(-1)
     if not (omega > 1).any():
         return step, misfit
-    plain = (mass * (step - 1) + after).sum(-1, keepdim=True)
-    gain = (mass * omega * step - torch.exp(log_mass + (omega - 1) * step) + after).sum(-1, keepdim=True)
+    # short steps gain about their square: by expm1, which keeps the digits; by exp, which cannot overflow, long ones
+    long = step.abs() > 1
+    back = torch.where(long, after - mass, mass * torch.expm1(-step))
+    ahead = torch.where(long, torch.exp(log_mass + (omega - 1) * step) - mass, mass * torch.expm1((omega - 1) * step))
+    plain = (mass * step + back).sum(-1, keepdim=True)
+    gain = (mass * omega * step + back - ahead).sum(-1, keepdim=True)
     safe = gain >= 0.5 * omega * (2 - omega) * plain
     return torch.where(safe, omega, 1.0) * step, misfit
 
@@ -160,7 +174,8 @@ def _finished(kernel: Kernel, log_p: Tensor, log_q: Tensor, out: Scaling, tol: f
     return out
 
 
-def _empty(like: Tensor) -> Scaling:
+def empty(like: Tensor) -> Scaling:
+    """The state of rows (B, V) before anything is known."""
     rows = len(like)
     return Scaling(
         torch.empty_like(like),

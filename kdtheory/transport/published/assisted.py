@@ -15,9 +15,10 @@ class AssistedSinkhorn(Loss):
     """S_ε between whoever teaches and whoever learns, in a chain teacher → assistant → student.
 
     `zhuang2025bridging` distil a recommender into an assistant of middle size and the assistant into the student, each
-    time by a Sinkhorn divergence. (Known to us from the paper's title and a public repository of that structure; there
-    the divergence takes the scores of a batch as one point of space.) Over tokens a stage of the chain is S_ε(p, q), p
-    being the teacher of that stage: what this loss computes without `assistant_logits`. With them it mixes both,
+    time by a Sinkhorn divergence. (Known to us from the paper's title and a public repository of that structure, where
+    the divergence takes the ranking losses of a batch as one point of space.) Over tokens a stage of the chain is
+    S_ε(p, q), p being the teacher of that stage: what this loss computes without `assistant_logits`. With them it mixes
+    both,
 
         (1 - share) · S_ε(teacher, student) + share · S_ε(assistant, student),
 

@@ -17,7 +17,8 @@ class EMO(Loss):
 
     The upper bound on transport that `ren2024emo` trains, with C_ij = 1 - cos between the output embeddings. The public
     code takes for p the one-hot label and averages cross-entropy with this loss, scaled (without gradient) to the same
-    size. Linear in q: the minimum lies at the token nearest to the teacher on average, and not at q = p.
+    size; in a second version it adds both, with cross-entropy scaled. Here: this term alone. Linear in q: the minimum
+    lies at the token nearest to the teacher on average, and not at q = p.
 
     Parameters
     ----------
@@ -67,7 +68,8 @@ class EMO(Loss):
 def _directions(embedding: Any) -> Tensor:
     """Rows divided by their length; ValueError if one is zero."""
     rows = real_array(embedding, "embedding", 2)
-    length = rows.norm(dim=1, keepdim=True)
-    if (length == 0).any():
-        raise ValueError(f"embedding[{int((length == 0).nonzero()[0, 0])}] is zero: it has no direction for a cosine")
-    return rows / length
+    size = rows.abs().amax(1, keepdim=True)
+    if (size == 0).any():
+        raise ValueError(f"embedding[{int((size == 0).nonzero()[0, 0])}] is zero: it has no direction for a cosine")
+    rows = rows / size  # squares of any size would leave the floats
+    return rows / rows.norm(dim=1, keepdim=True)

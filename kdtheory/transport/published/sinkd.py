@@ -32,7 +32,7 @@ class SinKD(Loss):
     This is a loss of the positions together: position i is given the share Σ_j Γ_ij C_ij, at most 2, so that
     ``reduction="sum"`` is the published number and ``"mean"`` that number over b. It depends on which positions are in
     the batch; `value` and `logit_gradient` take all rows they are given as one batch, and the gradient is that of the
-    sum. With one row it is 2 · TV(p, q).
+    sum. With one row it is 2 · TV of p and q at that temperature.
 
     Parameters
     ----------

@@ -55,9 +55,10 @@ class WKD(Loss):
 
     With labels t the loss is -p_t log q_t + weight · ⟨Γ, C⟩, where Γ moves p to q given that the token is not t
     (`lv2024wkd`). Both choices are theirs and both move the minimum: the first term is smallest at q_t = 1
-    whatever p_t is, and ⟨Γ, C⟩ is not smallest at q = p. The public code stops after 10 to 30 iterations and
-    differentiates those; here the plan has converged and the gradient is that of its cost. A position where teacher or
-    student leave nothing but t has no second term.
+    whatever p_t is, and ⟨Γ, C⟩ is not smallest at q = p. The public code stops after 10 iterations (its default),
+    differentiates those and adds the cross-entropy with the label; here the plan has converged, the gradient is that of
+    its cost, and cross-entropy is for the caller to add. A position where teacher or student leave nothing but t has no
+    second term.
 
     Parameters
     ----------
@@ -94,6 +95,7 @@ class WKD(Loss):
         """The target term at temperature 1, as published; the transport term at the temperature asked for."""
         if labels is None or teacher_logits is None:
             return super().positions(student_logits, teacher_logits, labels, temperature)
+        checks.labels_within(labels, student_logits.shape[-1])
         target = labels.long().unsqueeze(-1)
         dtype = torch.promote_types(student_logits.dtype, torch.float32)
         log_p, log_q = (torch.log_softmax(x.to(dtype), -1) for x in (teacher_logits, student_logits))

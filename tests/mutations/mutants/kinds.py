@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 _DIVERGENCES = ("tests/divergences",)
+_W1 = tuple(f"tests/transport/test_w1_{name}.py" for name in ("values", "gradients", "laws", "loss"))
 
 
 class Mutant(NamedTuple):
@@ -34,8 +35,11 @@ def fast(what: str, old: str, new: str, file: str = "logspace") -> Mutant:
     return Mutant(what, f"kdtheory/divergences/{file}.py", old, new, (), _DIVERGENCES)
 
 
-def transport(what: str, file: str, old: str, new: str) -> Mutant:
-    return Mutant(what, f"kdtheory/transport/{file}.py", old, new, (), ("tests/transport",))
+def transport(what: str, file: str, old: str, new: str, *checks: str) -> Mutant:
+    """An edit of the transport library; `checks` are test modules of tests/transport ("topk") or ids of claims."""
+    ids = tuple(name for name in checks if "." in name)
+    tests = tuple(f"tests/transport/test_{name}.py" for name in checks if "." not in name)
+    return Mutant(what, f"kdtheory/transport/{file}.py", old, new, ids, tests if checks else _W1)
 
 
 def simplex(what: str, old: str, new: str, *ids: str) -> Mutant:

@@ -122,7 +122,7 @@ FAST = (
     fast("temperature's power in a sum", "+ scale / part.temperature * slope", "+ scale * slope", "combination"),
 )
 TRANSPORTS = (
-    transport("potential on a line, sign", "closed_forms", "return -torch.cat([torch", "return torch.cat([torch"),
+    transport("potential on a line, sign", "closed_forms", "g = -torch.cat([torch", "g = torch.cat([torch"),
     transport("line without absolute value", "closed_forms", "surplus.abs() @ gaps", "surplus @ gaps"),
     transport("0-1 cost without ½", "closed_forms", "0.5 * difference.abs().sum(-1)", "difference.abs().sum(-1)"),
     transport(
