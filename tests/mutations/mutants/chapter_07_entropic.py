@@ -41,9 +41,6 @@ SCALING = (
         "1 + (omega - 1) / _SHRINK",
         _FORMULAS,
     ),
-    transport(
-        "self-problem's misfit of one side", "entropic/scaling", "error = 2 * (mass", "error = (mass", _SOLVER, _VALUES
-    ),
     transport("rate of plain sweeps", "entropic/scaling", "(omega**2 * rate)", "(omega**3 * rate)", _FORMULAS),
     transport(
         "error without the columns",
