@@ -21,7 +21,7 @@ class Potentials(NamedTuple):
     g: Any  # student's side: the gradient of W1 in q, up to a constant per row
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class W1Result:
     """What `w1` returns; every field has the kind of array (numpy or torch) that went in, float64.
 

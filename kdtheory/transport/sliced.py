@@ -24,7 +24,7 @@ _STATISTICS = ("mean", "max")
 _CPU_BLOCK, _GPU_BLOCK = 1 << 19, 1 << 26  # elements a block: temporaries stay in cache; a quarter of a GB
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SlicedResult:
     """What `sliced_w1` returns; every field has the kind of array (numpy or torch) that went in, float64.
 

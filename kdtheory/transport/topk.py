@@ -21,7 +21,7 @@ InnerSolver = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """(difference (B, k), costs (B, k, k)) -> (value (B,), its gradient in the difference (B, k)), one functional."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TopKResult:
     """What `w1_topk` returns; every field has the kind of array (numpy or torch) that went in, float64.
 

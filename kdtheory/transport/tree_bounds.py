@@ -29,7 +29,7 @@ class Distortion(NamedTuple):
     high_pair: tuple[int, int] | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TreeW1Result:
     """`value` is W1 under the tree; lower <= W1 under the cost it stands for <= upper. Arrays as they went in, (...).
 

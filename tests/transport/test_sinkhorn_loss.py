@@ -1,5 +1,7 @@
 """Entropic transport as a loss: the protocol, logit gradients, boundary cases, precisions."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -126,3 +128,18 @@ def test_the_divergence_pulls_towards_the_teacher(rng):
         ends[functional] = (student.softmax(-1) - teacher.softmax(-1)).abs().sum().item()
     assert ends["divergence"] < 1e-3
     assert ends["relative"] > 0.05
+
+
+def test_the_kernel_is_made_once_and_not_pickled(rng, monkeypatch):
+    from kdtheory.transport.entropic import kernels
+
+    made = loss()
+    teacher, student = (torch.tensor(x, dtype=torch.float32) for x in logits(rng))
+    count, make = [], kernels._made
+    monkeypatch.setattr(kernels, "_made", lambda *args: count.append(args) or make(*args))
+    first = made.loss(teacher_logits=teacher, student_logits=student)
+    assert made.loss(teacher_logits=teacher, student_logits=student) == first
+    assert len(count) == 1
+    again = pickle.loads(pickle.dumps(made))
+    assert again._kept == {}
+    assert again.loss(teacher_logits=teacher, student_logits=student) == first

@@ -18,7 +18,7 @@ from kdtheory.transport.entropic import bounds
 from kdtheory.transport.entropic.evaluate import Evaluated, Settings
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SinkhornResult:
     """What `sinkhorn` returns: one entry per pair; arrays of the kind (numpy or torch) that went in, float64.
 

@@ -70,14 +70,16 @@ class Evaluated:
     selves: tuple[Solved, ...] = ()
 
     @classmethod
-    def of(cls, settings: Settings, log_p: Tensor, log_q: Tensor, difference: Tensor) -> Evaluated:
+    def of(
+        cls, settings: Settings, log_p: Tensor, log_q: Tensor, difference: Tensor, kept: kernels.Kept | None = None
+    ) -> Evaluated:
         """Solve for log-probabilities and q - p, all (B, V); warns where rows do not converge."""
         tol = settings.tolerance(settings.precision)
         mass = torch.ones_like(difference[:, 0])
         if settings.form == "reduced":
             log_p, log_q, mass = _surplus(difference)
         args = (settings.epsilon, settings.precision, tol, settings.max_iter)
-        solved = problem.pair(settings.cost, log_p, log_q, *args)
+        solved = problem.pair(settings.cost, log_p, log_q, *args, kept)
         selves: tuple[Solved, ...] = ()
         if settings.functional == "divergence":
             selves = tuple(problem.own(solved, settings.cost, x, tol, settings.max_iter) for x in (log_p, log_q))

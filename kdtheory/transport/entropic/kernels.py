@@ -20,6 +20,15 @@ SAFE = {torch.float32: 60.0, torch.float64: 650.0}  # largest max C/ε for produ
 _FLAT = 0.01  # smallest for float32: log K e^x is then known to 1e-7, and ε times that is 1e-5 of max C
 MAX_BYTES = 1 << 32  # of a kernel that is kept: V = 32768 in float32
 _BLOCK = 1 << 24  # entries of a block of C that is formed and dropped
+# Smaller weights count as this much of the largest: e^x is four times slower at -inf and twenty times where it would be
+# denormal. Beside the smallest sum that `SAFE` allows, V of them are below 1e-7 in float32 and 1e-16 in float64.
+_LEAST = {torch.float32: -87.0, torch.float64: -700.0}
+
+
+def _weights(x: Tensor) -> tuple[Tensor, Tensor]:
+    """(e^{x - top}, top) with the row's largest x, (B, V) and (B, 1)."""
+    top = x.amax(-1, keepdim=True)
+    return (x - top).clamp_min_(_LEAST[x.dtype]).exp_(), top
 
 
 class Kernel(ABC):
@@ -58,8 +67,7 @@ class Shared(Kernel):
             yield at, self.cost.block(at, slice(None)).to(self.device, self.dtype, copy=True)
 
     def mean_costs(self, x: Tensor, transpose: bool = False) -> Tensor:
-        log_weight = x - x.amax(-1, keepdim=True)
-        weight = log_weight.exp()
+        weight, _ = _weights(x)
         total, costs = torch.zeros_like(x), torch.zeros_like(x)
         for at, C in self.blocks():
             K = torch.exp(-C / self.epsilon)
@@ -87,11 +95,11 @@ class Dense(Shared):
         return (weight.to(K.dtype) @ K).to(weight.dtype)
 
     def log_sums(self, x: Tensor, transpose: bool = False) -> Tensor:
-        top = x.amax(-1, keepdim=True)
-        return self._product((x - top).exp_(), transpose).log_().add_(top)
+        weight, top = _weights(x)
+        return self._product(weight, transpose).log_().add_(top)
 
     def means(self, x: Tensor, h: Tensor, transpose: bool = False) -> Tensor:
-        weight = (x - x.amax(-1, keepdim=True)).exp()
+        weight, _ = _weights(x)
         return self._product(weight * h, transpose) / self._product(weight, transpose)
 
 
@@ -121,11 +129,11 @@ class Streamed(Shared):
             yield at, C.to(self.dtype)
 
     def log_sums(self, x: Tensor, transpose: bool = False) -> Tensor:
-        top = x.amax(-1, keepdim=True)
-        return self._sums((x - top).exp_(), transpose).log_().add_(top)
+        weight, top = _weights(x)
+        return self._sums(weight, transpose).log_().add_(top)
 
     def means(self, x: Tensor, h: Tensor, transpose: bool = False) -> Tensor:
-        weight = (x - x.amax(-1, keepdim=True)).exp()
+        weight, _ = _weights(x)
         both = self._sums(torch.cat([weight * h, weight]), transpose)
         return both[: len(h)] / both[len(h) :]
 
@@ -195,15 +203,15 @@ class PerRow(Kernel):
         return torch.bmm(matrix, weight.unsqueeze(-1)).squeeze(-1)
 
     def log_sums(self, x: Tensor, transpose: bool = False) -> Tensor:
-        top = x.amax(-1, keepdim=True)
-        return self._product((x - top).exp_(), self.K, transpose).log_().add_(top)
+        weight, top = _weights(x)
+        return self._product(weight, self.K, transpose).log_().add_(top)
 
     def means(self, x: Tensor, h: Tensor, transpose: bool = False) -> Tensor:
-        weight = (x - x.amax(-1, keepdim=True)).exp()
+        weight, _ = _weights(x)
         return self._product(weight * h, self.K, transpose) / self._product(weight, self.K, transpose)
 
     def mean_costs(self, x: Tensor, transpose: bool = False) -> Tensor:
-        weight = (x - x.amax(-1, keepdim=True)).exp()
+        weight, _ = _weights(x)
         return self._product(weight, self.K * self.C, transpose) / self._product(weight, self.K, transpose)
 
     def rows(self, index: Tensor) -> PerRow:
@@ -212,8 +220,22 @@ class PerRow(Kernel):
         return part
 
 
-def shared(cost: TokenCost, epsilon: float, device: torch.device, precision: torch.dtype) -> Kernel:
+Kept = dict[tuple[float, torch.device, torch.dtype], Shared]
+"""Kernels of one cost that a loss keeps from step to step."""
+
+
+def shared(
+    cost: TokenCost, epsilon: float, device: torch.device, precision: torch.dtype, kept: Kept | None = None
+) -> Shared:
     """The cheapest kernel that is accurate: kept if it fits, float64 out of float32's range, log-sum-exp past that."""
+    kept = {} if kept is None else kept
+    key = (epsilon, device, precision)
+    if key not in kept:
+        kept[key] = _made(cost, epsilon, device, precision)
+    return kept[key]
+
+
+def _made(cost: TokenCost, epsilon: float, device: torch.device, precision: torch.dtype) -> Shared:
     spread = cost.diameter / epsilon
     dtype = precision if _FLAT <= spread <= SAFE[torch.float32] else torch.float64
     if spread > SAFE[torch.float64]:

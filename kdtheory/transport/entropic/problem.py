@@ -58,17 +58,22 @@ class Solved:
 
 
 def pair(
-    cost: TokenCost, log_p: Tensor, log_q: Tensor, epsilon: float, precision: str, tol: float, max_iter: int
+    cost: TokenCost,
+    log_p: Tensor,
+    log_q: Tensor,
+    epsilon: float,
+    precision: str,
+    tol: float,
+    max_iter: int,
+    kept: kernels.Kept | None = None,
 ) -> Solved:
-    """Solve OT_ε between p and q, log-masses (B, V) of total 1."""
-    working = torch.float64 if precision == "float64" else torch.float32
-    kernel = kernels.shared(cost, epsilon, log_p.device, PRECISIONS[precision])
-    dtype = kernel.dtype if isinstance(kernel, kernels.Shared) else working
-    log_p, log_q = log_p.to(dtype), log_q.to(dtype)
+    """Solve OT_ε between p and q, log-masses (B, V) of total 1. Kernels are taken from, and left in, `kept`."""
+    kernel = kernels.shared(cost, epsilon, log_p.device, PRECISIONS[precision], kept)
+    log_p, log_q = log_p.to(kernel.dtype), log_q.to(kernel.dtype)
     start = _warm_start(cost, log_p, log_q, epsilon, max_iter)
     if isinstance(kernel, kernels.Dense) and kernel.K.dtype == torch.bfloat16:
         start = scaling.solve(kernel, log_p, log_q, max(tol, _ROUGH), max_iter, start)
-        kernel = kernels.shared(cost, epsilon, log_p.device, torch.float32)
+        kernel = kernels.shared(cost, epsilon, log_p.device, torch.float32, kept)
     start = _same(cost, kernel, log_p, log_q, tol, max_iter, start)
     return Solved(kernel, log_p, log_q, scaling.solve(kernel, log_p, log_q, tol, max_iter, start))
 
