@@ -80,7 +80,8 @@ def test_environment_yml_adds_nothing_of_its_own():
 
 def test_make_installs_from_the_same_list():
     text = (ROOT / "Makefile").read_text()
-    assert "pip install -c constraints.txt -e '.[dev]'" in text
+    assert "EXTRAS ?= dev\n" in text
+    assert "pip install -c constraints.txt -e '.[$(EXTRAS)]'" in text
     assert "$(READY): pyproject.toml constraints.txt" in text
 
 

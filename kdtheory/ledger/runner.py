@@ -225,8 +225,11 @@ def _in_parallel(items: Sequence[Claim | Definition], workers: int, context: Any
     pending: dict[Future[ClaimResult], Claim | Definition] = {}
     with ProcessPoolExecutor(min(workers, len(items)), mp_context=context, initializer=_one_thread) as pool:
         for item in items:
+            if isinstance(item, Definition):  # nothing to run
+                yield run_claim(item)
+                continue
             try:
-                pending[pool.submit(_run_by_name, _module(item), item.id)] = item
+                pending[pool.submit(_run_by_name, item.check.__module__, item.id)] = item
             except BrokenProcessPool:
                 left.append(item)
         for future in as_completed(pending):
@@ -246,10 +249,6 @@ def _in_parallel(items: Sequence[Claim | Definition], workers: int, context: Any
 def _lost(item: Claim | Definition, error: str) -> ClaimResult:
     expected = item.expected if isinstance(item, Claim) else None
     return ClaimResult(item.id, item.statement, item.source, item.rows, expected, Verdict.OPEN, error=error)
-
-
-def _module(item: Claim | Definition) -> str:
-    return item.check.__module__ if isinstance(item, Claim) else f"kdtheory.claims.{item.chapter}"
 
 
 def _run_by_name(module: str, id: str) -> ClaimResult:

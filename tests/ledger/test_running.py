@@ -216,3 +216,9 @@ def test_parallel_run_loses_nothing_when_a_worker_dies(tmp_path, monkeypatch):
     assert results["sound"].failures == results["last"].failures == ()
     assert "died" in results["dies"].failures[0]
     assert "ZeroDivisionError" in results["raises"].failures[0]
+
+
+def test_definitions_are_found_in_the_modules_of_their_chapter():
+    """They register in modules of a package, which a worker process that imports the package alone would miss."""
+    found = runner.run(["gradients.skl-definition", "modes.akl-weights"], workers=2)
+    assert [result.failures for result in found] == [(), ()]
