@@ -42,20 +42,20 @@ class W1Result:
     potentials: Potentials
 
 
-class _Differentiable(torch.autograd.Function):
-    """The value as a function of p and q, with the potentials as its gradients."""
+class WithSlopes(torch.autograd.Function):
+    """A value as a function of p and q, with given slopes as its gradients."""
 
     @staticmethod
-    def forward(ctx: Any, p: Tensor, q: Tensor, value: Tensor, f: Tensor, g: Tensor) -> Tensor:
-        ctx.save_for_backward(f, g)
+    def forward(ctx: Any, p: Tensor, q: Tensor, value: Tensor, slope_p: Tensor, slope_q: Tensor) -> Tensor:
+        ctx.save_for_backward(slope_p, slope_q)
         ctx.dtypes = p.dtype, q.dtype
         return value.clone()
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
-        f, g = (upstream.unsqueeze(-1) * potential for potential in ctx.saved_tensors)
-        return f.to(ctx.dtypes[0]), g.to(ctx.dtypes[1]), None, None, None
+        slope_p, slope_q = (upstream.unsqueeze(-1) * slope for slope in ctx.saved_tensors)
+        return slope_p.to(ctx.dtypes[0]), slope_q.to(ctx.dtypes[1]), None, None, None
 
 
 def check_vocabulary(cost: TokenCost, tokens: int, name: str) -> None:
@@ -110,7 +110,7 @@ def w1(p: Any, q: Any, cost: TokenCost) -> W1Result:
         value, lower, upper, f, g = solve_rows(a, b, difference, cost)
     if any(isinstance(x, Tensor) and x.requires_grad for x in (p, q)):
         p, q = (x if isinstance(x, Tensor) else own for x, own in ((p, a), (q, b)))
-        value = _Differentiable.apply(p, q, value, f, g)
+        value = WithSlopes.apply(p, q, value, f, g)
     return W1Result(restore(value), restore(lower), restore(upper), Potentials(restore(f), restore(g)))
 
 

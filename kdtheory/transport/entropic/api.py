@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kdtheory.divergences import checks
 from kdtheory.transport import closed_forms
-from kdtheory.transport.api import Potentials, check_vocabulary
+from kdtheory.transport.api import Potentials, WithSlopes, check_vocabulary
 from kdtheory.transport.costs import TokenCost
 from kdtheory.transport.entropic import bounds
 from kdtheory.transport.entropic.evaluate import Evaluated, Settings
@@ -140,7 +140,7 @@ def sinkhorn(
         value = shaped(found.value())
         if any(isinstance(x, Tensor) and x.requires_grad for x in (p, q)):
             p, q = (x if isinstance(x, Tensor) else shaped(mine) for x, mine in ((p, a), (q, b)))
-            value = _Differentiable.apply(p, q, value, *(shaped(slope) for slope in found.slopes()))
+            value = WithSlopes.apply(p, q, value, *(shaped(slope) for slope in found.slopes()))
     return SinkhornResult(
         restore(value),
         Potentials(restore(shaped(found.solved.f)), restore(shaped(found.solved.g))),
@@ -149,19 +149,3 @@ def sinkhorn(
         restore(shaped(torch.stack([state.converged for state in found.states]).all(0))),
         lambda bound: restore(shaped(bound(found, cost))),
     )
-
-
-class _Differentiable(torch.autograd.Function):
-    """The value as a function of p and q, with the functional's own slopes."""
-
-    @staticmethod
-    def forward(ctx: Any, p: Tensor, q: Tensor, value: Tensor, slope_p: Tensor, slope_q: Tensor) -> Tensor:
-        ctx.save_for_backward(slope_p, slope_q)
-        ctx.dtypes = p.dtype, q.dtype
-        return value.clone()
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
-        slope_p, slope_q = (upstream.unsqueeze(-1) * slope for slope in ctx.saved_tensors)
-        return slope_p.to(ctx.dtypes[0]), slope_q.to(ctx.dtypes[1]), None, None, None
