@@ -186,7 +186,7 @@ def sliced_w1(
     if a.shape[-1] != slices.V:
         raise ValueError(f"p has {a.shape[-1]} tokens, points has {slices.V} rows: they must agree")
     a, b = a / a.sum(-1, keepdim=True), b / b.sum(-1, keepdim=True)
-    balanced = closed_forms.balanced(b - a, torch.maximum(a, b).argmax(-1, keepdim=True)).reshape(-1, slices.V)
+    balanced = closed_forms.balanced_difference(a, b).reshape(-1, slices.V)
     each = slices.values(balanced)
     found = {"mean": each.mean(-1), "max": each.amax(-1)}
     lower = torch.maximum(found["max"], slices.factor * found["mean"])

@@ -83,7 +83,7 @@ def w1_topk(p: Any, q: Any, cost: TokenCost, k: int) -> TopKResult:
     a, b, restore = checks.probabilities(p, q)
     check_vocabulary(cost, a.shape[-1], "p")
     a, b = a / a.sum(-1, keepdim=True), b / b.sum(-1, keepdim=True)
-    balanced = closed_forms.balanced(b - a, torch.maximum(a, b).argmax(-1, keepdim=True))
+    balanced = closed_forms.balanced_difference(a, b)
     difference = balanced.reshape(-1, a.shape[-1])
     cut = truncate(difference, cost, k)
     value, potential = exact_inner(cut.collapsed, kept_costs(cost, cut.kept, difference))
