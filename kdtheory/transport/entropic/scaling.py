@@ -106,14 +106,14 @@ class _Rows:
 
     def sweep(self) -> None:
         """One half step in φ, one in ψ; `error` is that of the state before."""
-        step = -self.kernel.log_sums(self.log_q + self.psi) - self.phi
+        step = self.kernel.log_sums(self.log_q + self.psi).add_(self.phi).neg_()
         relaxed, misfit = _relaxed(step, self.p, self.log_p, self.omega)
         self.error = misfit + self.columns
-        self.phi = self.phi + relaxed
-        step = -self.kernel.log_sums(self.log_p + self.phi, transpose=True) - self.psi
+        self.phi = relaxed.add_(self.phi)
+        step = self.kernel.log_sums(self.log_p + self.phi, transpose=True).add_(self.psi).neg_()
         relaxed, _ = _relaxed(step, self.q, self.log_q, self.omega)
-        self.columns = (self.q * torch.expm1(relaxed - step).abs()).sum(-1)
-        self.psi = self.psi + relaxed
+        self.columns = torch.sub(relaxed, step, out=step).expm1_().mul_(self.q).abs_().sum(-1)
+        self.psi = relaxed.add_(self.psi)
 
     def adapt(self) -> None:
         """Towards the best ω for the rate observed since the last estimate.
@@ -147,18 +147,36 @@ class _Rows:
 
 def _relaxed(step: Tensor, mass: Tensor, log_mass: Tensor, omega: Tensor) -> tuple[Tensor, Tensor]:
     """(Step to take, L1 misfit of the marginal before it) from the plain step."""
-    after = torch.exp(log_mass - step)  # the marginal the state has
+    if (step.abs().amax(-1) > 1).any():
+        misfit, gain, plain = _long_gains(step, mass, log_mass, omega)
+    else:
+        misfit, gain, plain = _short_gains(step, mass, omega)
+    safe = gain >= 0.5 * omega * (2 - omega) * plain
+    return torch.where(safe, omega, 1.0) * step, misfit
+
+
+def _short_gains(step: Tensor, mass: Tensor, omega: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(Misfit, gain of the relaxed step, gain of the plain one) where no step is longer than 1.
+
+    Short steps gain about their square: expm1 keeps the digits. Large arrays are reused, each new one costs time.
+    """
+    back = torch.neg(step).expm1_().mul_(mass)  # what the marginal has beyond its mass
+    misfit = back.abs().sum(-1)
+    work = mass * step
+    plain = (work + back).sum(-1, keepdim=True)
+    gain = back.addcmul_(work, omega).sub_(torch.mul(step, omega - 1, out=work).expm1_().mul_(mass))
+    return misfit, gain.sum(-1, keepdim=True), plain
+
+
+def _long_gains(step: Tensor, mass: Tensor, log_mass: Tensor, omega: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The same for steps of any length: exponentials of the masses' logarithms cannot overflow."""
+    after = torch.exp(log_mass - step)
     misfit = (mass - after).abs().sum(-1)
-    if not (omega > 1).any():
-        return step, misfit
-    # short steps gain about their square: by expm1, which keeps the digits; by exp, which cannot overflow, long ones
     long = step.abs() > 1
     back = torch.where(long, after - mass, mass * torch.expm1(-step))
     ahead = torch.where(long, torch.exp(log_mass + (omega - 1) * step) - mass, mass * torch.expm1((omega - 1) * step))
     plain = (mass * step + back).sum(-1, keepdim=True)
-    gain = (mass * omega * step + back - ahead).sum(-1, keepdim=True)
-    safe = gain >= 0.5 * omega * (2 - omega) * plain
-    return torch.where(safe, omega, 1.0) * step, misfit
+    return misfit, (mass * omega * step + back - ahead).sum(-1, keepdim=True), plain
 
 
 def _finished(kernel: Kernel, log_p: Tensor, log_q: Tensor, out: Scaling, tol: float) -> Scaling:
