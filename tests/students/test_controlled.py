@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from kdtheory import cli
@@ -28,7 +29,7 @@ def test_a_smoke_run_covers_every_task_and_is_a_pilot(done):
     name, _, runs = done
     tasks = controlled.get(name).profile("smoke").tasks()
     listed = list(runs.results[["condition", "loss", "seed"]].itertuples(index=False, name=None))
-    assert listed == [(task.condition, task.loss, task.seed) for task in tasks]
+    assert listed == [(task.condition, task.loss, seed) for task in tasks for seed in (0, 1, 2)]
     assert runs.decisions["pilot"]
     assert runs.decisions["seeds"] == 3
     assert all("pilot" in row["decision"] for row in runs.decisions["comparisons"])
@@ -57,9 +58,9 @@ def test_decisions_follow_from_the_stored_numbers(done):
 def test_a_second_run_simulates_nothing_and_a_killed_one_continues(tmp_path, name):
     experiment, calls = controlled.get(name), []
 
-    def counted(settings, loss, seed):
-        calls.append((loss, seed))
-        return experiment.simulate(settings, loss, seed)
+    def counted(settings, loss, seeds, device):
+        calls.append((loss, seeds))
+        return experiment.simulate(settings, loss, seeds, device)
 
     def run():
         calls.clear()
@@ -67,14 +68,14 @@ def test_a_second_run_simulates_nothing_and_a_killed_one_continues(tmp_path, nam
         return runner.run(watched, "smoke", tmp_path, seeds=(0, 1), losses=("fkl", "w1"), progress=False)
 
     first = run()
-    assert len(calls) == len(first.results)
+    assert 2 * len(calls) == len(first.results)
     second = run()
     assert calls == []
     pd.testing.assert_frame_equal(second.results, first.results)
-    lost = sorted((tmp_path / "work").glob("*_w1_s1-*.json"))[0]
+    lost = sorted((tmp_path / "work").glob("*_w1-*.json"))[0]
     lost.unlink()  # as if killed before this task
     resumed = run()
-    assert calls == [("w1", 1)]
+    assert calls == [("w1", (0, 1))]
     pd.testing.assert_frame_equal(resumed.results, first.results)  # the same numbers, bit by bit
 
 
@@ -120,7 +121,7 @@ def test_published_runs_belong_to_the_registered_settings_and_decide_anew(name):
     assert runs.provenance["settings_sha256"] == store.digest([experiment.version, registered.settings()])
     assert runs.provenance["settings"]["seeds"] == list(range(10))
     assert not runs.decisions["pilot"]
-    assert len(runs.results) == len(registered.tasks())
+    assert len(runs.results) == len(registered.tasks()) * len(registered.seeds)
     again = json.loads(json.dumps(experiment.decide(runs.results, runs.curves)))
     assert again == {key: runs.decisions[key] for key in again}
 
@@ -186,8 +187,6 @@ def test_a_repair_that_never_comes_is_censored_at_the_budget():
 
 
 def test_decision_cost_is_that_of_the_medoid():
-    import torch
-
     C = torch.tensor([[0.0, 1, 2], [1, 0, 1], [2, 1, 0]]).double()
     p, q = torch.tensor([[0.0, 0.0, 1.0]]).double(), torch.tensor([[0.4, 0.2, 0.4]]).double()
     assert low_rank.decision_cost(p, q, C).tolist() == [1.0]  # q's medoid is the middle, its mode an end
@@ -196,7 +195,7 @@ def test_decision_cost_is_that_of_the_medoid():
 def test_conditions_that_begin_alike_share_the_fit():
     profile = controlled.get("shared-network").profile("cpu")
     beginnings = {(item.settings.beginning(), seed) for item in profile.conditions.values() for seed in profile.seeds}
-    tasks = {(task.condition, task.seed) for task in profile.tasks()}
+    tasks = {(task.condition, seed) for task in profile.tasks() for seed in profile.seeds}
     assert len(beginnings) < len(tasks)
     assert saturated.start.cache_info().maxsize >= len(profile.seeds)
 
@@ -266,11 +265,21 @@ def test_the_command_runs_an_experiment_with_the_seeds_and_losses_asked_for(tmp_
     assert runs.provenance["command"].endswith("--seeds 4,5 --losses fkl,rkl,jsd,tvd,w1")
 
 
-@pytest.mark.parametrize("option", [("--tune",), ("--profile", "gpu")])
-def test_the_command_refuses_options_that_do_not_fit(option):
+@pytest.mark.parametrize(
+    ("option", "message"), [(("--tune",), "leave out --tune"), (("--profile", "gpu"), "no profile 'gpu'")]
+)
+def test_the_command_refuses_options_that_do_not_fit(option, message):
     shown = CliRunner().invoke(cli.app, ["experiment", "low-rank", *option])
     assert shown.exit_code == 2
-    assert "leave out" in shown.output
+    assert message in shown.output
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_profile_for_a_gpu_says_that_there_is_none(tmp_path):
+    experiment = controlled.get("low-rank")
+    there = replace(experiment, profiles={"gpu": replace(experiment.profile("smoke"), name="gpu", device="cuda")})
+    with pytest.raises(ValueError, match="CUDA device and there is none"):
+        runner.run(there, "gpu", tmp_path, progress=False)
 
 
 def test_there_are_enough_seeds_for_the_holm_family_of_repair_times():

@@ -10,27 +10,27 @@ from kdtheory.students.store import digest
 
 if TYPE_CHECKING:
     import pandas as pd
+    import torch
 
 Decide = Callable[["pd.DataFrame", "pd.DataFrame"], dict[str, Any]]
 
 
 @dataclass(frozen=True)
 class Task:
-    """One training run: a condition, a loss, a seed (of teacher, contexts and initial weights alike)."""
+    """A condition and a loss: one tensor program for all seeds (of teacher, contexts and initial weights alike)."""
 
     condition: str
     loss: str
-    seed: int
 
     @property
     def name(self) -> str:
-        """A file-system name, e.g. ``gap-3_fkl+w1_s0``."""
-        return f"{self.condition}_{self.loss}_s{self.seed}"
+        """A file-system name, e.g. ``gap-3_fkl+w1``."""
+        return f"{self.condition}_{self.loss}"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one training run leaves.
+    """What the training of one seed leaves.
 
     Attributes
     ----------
@@ -44,6 +44,15 @@ class Outcome:
     curve: list[dict[str, float]]
 
 
+Simulate = Callable[[Any, str, tuple[int, ...], "torch.device"], list[Outcome]]
+"""(settings, loss, seeds, device) -> one outcome per seed, in their order; deterministic on one machine."""
+
+
+def one_by_one(simulate: Callable[[Any, str, int], Outcome]) -> Simulate:
+    """For an experiment that trains seed after seed, on the CPU whatever the device."""
+    return lambda settings, loss, seeds, _: [simulate(settings, loss, seed) for seed in seeds]
+
+
 @dataclass(frozen=True)
 class Condition:
     """Settings (a frozen dataclass of plain values) and the losses that are run under them."""
@@ -54,11 +63,12 @@ class Condition:
 
 @dataclass(frozen=True)
 class Profile:
-    """A size of an experiment: its conditions by name, and its seeds."""
+    """A size of an experiment: its conditions by name, its seeds, and the torch device it runs on."""
 
     name: str
     conditions: Mapping[str, Condition]
     seeds: tuple[int, ...] = tuple(range(10))
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
@@ -83,20 +93,15 @@ class Profile:
             for name, item in self.conditions.items()
         }
         kept = {name: item for name, item in kept.items() if item.losses}
-        return Profile(self.name, kept, tuple(seeds) or self.seeds)
+        return replace(self, conditions=kept, seeds=tuple(seeds) or self.seeds)
 
     def losses(self) -> list[str]:
         """Every loss of some condition, once."""
         return list(dict.fromkeys(loss for item in self.conditions.values() for loss in item.losses))
 
     def tasks(self) -> list[Task]:
-        """All runs, those that share an initial student one after the other."""
-        return [
-            Task(name, loss, seed)
-            for name, item in self.conditions.items()
-            for seed in self.seeds
-            for loss in item.losses
-        ]
+        """All of them, condition by condition."""
+        return [Task(name, loss) for name, item in self.conditions.items() for loss in item.losses]
 
     def settings(self) -> dict[str, Any]:
         """Everything that the numbers depend on, as plain values."""
@@ -112,9 +117,9 @@ class Experiment:
     id : str
         Name on the command line and of the folder of its stored runs.
     profiles : dict
-        Sizes by name: ``smoke`` (seconds) and ``cpu`` (what is published).
+        Sizes by name: ``smoke`` (seconds), ``cpu`` (what is published), and for most ``gpu`` (more seeds, larger).
     simulate : callable
-        (settings, loss, seed) -> `Outcome`; deterministic on one machine with one thread.
+        See `Simulate`. A seed's numbers depend on the other seeds by rounding at most.
     decide : callable
         (results, curves) -> decisions; `results` has a row per task, `curves` one per task and step.
     rule : dict
@@ -125,7 +130,7 @@ class Experiment:
 
     id: str
     profiles: Mapping[str, Profile]
-    simulate: Callable[[Any, str, int], Outcome]
+    simulate: Simulate
     decide: Decide
     rule: Mapping[str, float]
     version: int = 1
@@ -141,4 +146,5 @@ class Experiment:
         from importlib import metadata
 
         settings = asdict(profile.conditions[task.condition].settings)
-        return digest([self.id, self.version, settings, task.loss, task.seed, metadata.version("torch")])
+        about = [self.id, self.version, settings, task.loss, list(profile.seeds), profile.device]
+        return digest([*about, metadata.version("torch")])

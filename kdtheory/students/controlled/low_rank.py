@@ -21,7 +21,7 @@ from torch import Tensor
 import kdtheory as kd
 from kdtheory.students import evaluate, losses, statistics
 from kdtheory.students.controlled import compare
-from kdtheory.students.controlled.design import Condition, Experiment, Outcome, Profile
+from kdtheory.students.controlled.design import Condition, Experiment, Outcome, Profile, one_by_one
 
 LOSSES = ("fkl", "rkl", "jsd", "tvd", "w1", "fkl+w1")
 CRITERIA = {"fkl": "kl", "rkl": "rkl", "tvd": "tv", "w1": "w1"}
@@ -110,7 +110,7 @@ def embeddings(settings: Settings, generator: torch.Generator) -> Tensor:
     return points / points.square().sum(1).mean().sqrt()
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=16)  # the seeds of a profile: losses of a condition share them
 def problem(settings: Settings, seed: int) -> Problem:
     """Teacher, contexts and warm start of a seed."""
     generator = torch.Generator().manual_seed(seed)
@@ -287,7 +287,7 @@ _SMOKE = {
 EXPERIMENT = Experiment(
     id="low-rank",
     profiles={"smoke": Profile("smoke", _SMOKE, seeds=(0, 1, 2)), "cpu": Profile("cpu", _CPU)},
-    simulate=simulate,
+    simulate=one_by_one(simulate),
     decide=decide,
     rule={"gain": GAIN, "vanished": VANISHED, "margin": statistics.MARGIN, "level": statistics.LEVEL},
 )

@@ -6,11 +6,12 @@ import json
 import math
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 
 from kdtheory.students import provenance, published, statistics, store
 from kdtheory.students.controlled.design import Experiment, Profile, Task
@@ -30,14 +31,14 @@ def run(
     losses: Sequence[str] = (),
     progress: bool = True,
 ) -> Runs:
-    """Run the experiment, or what is left of it, in this process and on one thread.
+    """Run the experiment, or what is left of it, in this process and on one thread (or the profile's device).
 
     Parameters
     ----------
     experiment : Experiment
         Such as ``kdtheory.students.controlled.get("low-rank")``.
     profile : str
-        ``smoke`` or ``cpu``.
+        ``smoke``, ``cpu`` or, where the experiment has one, ``gpu``.
     out : Path
         Folder for results, curves, decisions, provenance and their manifest; a file per task goes to ``work``.
     seeds, losses : sequence, optional
@@ -53,7 +54,7 @@ def run(
     Raises
     ------
     ValueError
-        If an argument does not fit.
+        If an argument does not fit, or the profile's device is missing.
     StoredFileError
         If the file of a finished task is damaged; the message names it and says what to do.
     """
@@ -78,19 +79,29 @@ def _result(experiment: Experiment, profile: Profile, task: Task, folder: Path) 
 
 def _simulated(experiment: Experiment, profile: Profile, task: Task) -> dict[str, Any]:
     start = time.process_time()
-    outcome = experiment.simulate(profile.conditions[task.condition].settings, task.loss, task.seed)
-    return {
-        "task": {"condition": task.condition, "loss": task.loss, "seed": task.seed},
-        "metrics": {name: _plain(value) for name, value in outcome.metrics.items()},
-        "curve": [{name: _plain(value) for name, value in point.items()} for point in outcome.curve],
-        "cpu_seconds": round(time.process_time() - start, 3),
-        "commit": provenance.commit(),
-    }
+    settings, device = profile.conditions[task.condition].settings, _device(profile)
+    outcomes = experiment.simulate(settings, task.loss, profile.seeds, device)
+    if len(outcomes) != len(profile.seeds):
+        raise ValueError(f"{experiment.id}, {task.name}: {len(outcomes)} outcomes for {len(profile.seeds)} seeds")
+    runs = [
+        {"seed": seed, "metrics": _plain(outcome.metrics), "curve": [_plain(point) for point in outcome.curve]}
+        for seed, outcome in zip(profile.seeds, outcomes, strict=True)
+    ]
+    about = {"condition": task.condition, "loss": task.loss}
+    cost = {"cpu_seconds": round(time.process_time() - start, 3), "commit": provenance.commit()}
+    return {"task": about, "runs": runs, **cost}
+
+
+def _device(profile: Profile) -> torch.device:
+    if profile.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"profile {profile.name} runs on a CUDA device and there is none here; choose cpu")
+    return torch.device(profile.device)
 
 
 def _publish(experiment: Experiment, profile: Profile, facts: Sequence[dict[str, Any]], out: Path) -> Runs:
-    results = pd.DataFrame([{**run["task"], **run["metrics"]} for run in facts])
-    curves = pd.DataFrame([{**run["task"], "step": point["step"], **point} for run in facts for point in run["curve"]])
+    runs = [({**fact["task"], "seed": run["seed"]}, run) for fact in facts for run in fact["runs"]]
+    results = pd.DataFrame([{**names, **run["metrics"]} for names, run in runs])
+    curves = pd.DataFrame([{**names, "step": point["step"], **point} for names, run in runs for point in run["curve"]])
 
     def decide(results: pd.DataFrame, curves: pd.DataFrame) -> dict[str, Any]:
         count = len(profile.seeds)
@@ -113,13 +124,12 @@ def _provenance(experiment: Experiment, profile: Profile, facts: Sequence[dict[s
         "settings_sha256": store.digest([experiment.version, profile.settings()]),
         "versions": provenance.versions(*_LIBRARIES),
         "commit": ", ".join(sorted({run["commit"] for run in facts})),
-        "device": platform.machine(),
+        "device": torch.cuda.get_device_name() if profile.device == "cuda" else platform.machine(),
         "threads_per_process": 1,
         "cpu_seconds": round(sum(run["cpu_seconds"] for run in facts), 1),
     }
 
 
-def _plain(value: float) -> float | None:
+def _plain(numbers: Mapping[str, float]) -> dict[str, float | None]:
     """JSON has no NaN: a missing number is null."""
-    value = float(value)
-    return None if math.isnan(value) else value
+    return {name: None if math.isnan(value := float(given)) else value for name, given in numbers.items()}

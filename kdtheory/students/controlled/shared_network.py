@@ -19,7 +19,7 @@ from torch import Tensor
 import kdtheory as kd
 from kdtheory.students import evaluate, losses
 from kdtheory.students.controlled import compare
-from kdtheory.students.controlled.design import Condition, Experiment, Outcome, Profile
+from kdtheory.students.controlled.design import Condition, Experiment, Outcome, Profile, one_by_one
 from kdtheory.students.controlled.saturated import Beginning, Start, network, start
 
 LOSSES = ("fkl", "rkl", "jsd", "tvd", "skl", "srkl", "w1", "fkl+w1")
@@ -226,7 +226,7 @@ _SMOKE = {
 EXPERIMENT = Experiment(
     id="shared-network",
     profiles={"smoke": Profile("smoke", _SMOKE, seeds=(0, 1, 2)), "cpu": Profile("cpu", _CPU)},
-    simulate=simulate,
+    simulate=one_by_one(simulate),
     decide=decide,
     rule={"slower": SLOWER, "as_fast": AS_FAST, "repaired": REPAIRED},
 )

@@ -9,8 +9,8 @@ SCALING = (
     transport(
         "half a sweep with K for its transpose",
         "entropic/scaling",
-        "log_sums(self.log_p + self.phi, transpose=True) - self.psi",
-        "log_sums(self.log_p + self.phi) - self.psi",
+        "log_sums(self.log_p + self.phi, transpose=True).add_",
+        "log_sums(self.log_p + self.phi).add_",
         _VALUES,
     ),
     transport(

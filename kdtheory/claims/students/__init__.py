@@ -1,0 +1,1 @@
+"""Chapter 09 students: what stored runs of student experiments say, hypothesis by hypothesis."""
