@@ -16,11 +16,12 @@ def divergence(name: str, **parameters: Any) -> Loss:
     ----------
     name : str
         ``fkl rkl jsd tvd skl srkl akl chi2 neyman hellinger2 amari renyi cross_entropy``,
-        or of transport: ``w1 w1_topk sliced_w1 sinkhorn``, and as published
-        ``sinkd uld emo wkd assisted_sinkhorn``.
+        or of transport: ``w1 w1_topk sliced_w1 sinkhorn``, as published
+        ``sinkd uld emo wkd assisted_sinkhorn``, and against its stall ``tree_kl natural_w1 similarity_kl geometric``.
     **parameters
-        ``beta`` for jsd, ``alpha`` for skl, srkl, amari, renyi, ``mu`` for akl, ``cost`` for transport
-        (``epsilon`` for sinkhorn, wkd and assisted_sinkhorn); see each class of `kdtheory.transport` for the rest.
+        ``beta`` for jsd, ``alpha`` for skl, srkl, amari, renyi, ``mu`` for akl, ``cost`` for transport, with
+        ``epsilon`` for sinkhorn, wkd, assisted_sinkhorn, similarity_kl and geometric and ``weight`` for tree_kl; see
+        each class of `kdtheory.transport` for the rest.
 
     Returns
     -------

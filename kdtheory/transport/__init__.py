@@ -1,7 +1,7 @@
 """Optimal transport between a teacher's and a student's distribution over one vocabulary.
 
 Exact with bounds (`w1`), certified in rationals (`certify_w1`), regularised (`sinkhorn`), truncated, sliced and on
-trees with proved errors, and as published losses define it.
+trees with proved errors, as published losses define it, and repaired where W1 stalls (`repaired`).
 """
 
 from collections.abc import Callable
@@ -13,6 +13,7 @@ from kdtheory.transport.costs import NotAMetricError, TokenCost
 from kdtheory.transport.entropic import Sinkhorn, SinkhornResult, SinkhornWarning, sinkhorn
 from kdtheory.transport.losses import W1
 from kdtheory.transport.published import EMO, ULD, WKD, AssistedSinkhorn, SinKD, alignment, class_cost
+from kdtheory.transport.repaired import Geometric, NaturalW1, SimilarityKL, TreeKL, tree_from_order
 from kdtheory.transport.sliced import SlicedResult, SlicedW1, sliced_w1
 from kdtheory.transport.topk import TopKResult, W1TopK, w1_topk
 from kdtheory.transport.tree import tree_from_embedding
@@ -28,6 +29,10 @@ LOSSES: dict[str, Callable[..., Loss]] = {
     "emo": EMO,
     "wkd": WKD,
     "assisted_sinkhorn": AssistedSinkhorn,
+    "tree_kl": TreeKL,
+    "natural_w1": NaturalW1,
+    "similarity_kl": SimilarityKL,
+    "geometric": Geometric,
 }
 
 __all__ = [
@@ -40,8 +45,11 @@ __all__ = [
     "Certificate",
     "CertificateError",
     "Distortion",
+    "Geometric",
+    "NaturalW1",
     "NotAMetricError",
     "Potentials",
+    "SimilarityKL",
     "SinKD",
     "Sinkhorn",
     "SinkhornResult",
@@ -50,6 +58,7 @@ __all__ = [
     "SlicedW1",
     "TokenCost",
     "TopKResult",
+    "TreeKL",
     "TreeW1Result",
     "W1Result",
     "W1TopK",
@@ -60,6 +69,7 @@ __all__ = [
     "sinkhorn",
     "sliced_w1",
     "tree_from_embedding",
+    "tree_from_order",
     "w1",
     "w1_from_tree",
     "w1_topk",

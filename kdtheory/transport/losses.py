@@ -67,13 +67,19 @@ class W1(Loss):
 
     def value_and_gradient(self, log_p: Tensor, log_q: Tensor) -> tuple[Tensor, Tensor]:
         pair = logspace.LogPair(log_p, log_q)
+        value, g = self._value_and_potential(pair)
+        return value, logspace.centred(pair, g)
+
+    def _value_and_potential(self, pair: logspace.LogPair) -> tuple[Tensor, Tensor]:
+        """W1 (...) and the student's potential g (..., V), which is 0 at the student's largest token.
+
+        A constant in g cancels; without it the products of the dominating token are exact zeros.
+        """
         if closed_forms.known(self.cost):
             value, g = closed_forms.value_and_potential(self.cost, self._difference(pair.p, pair.q))
         else:
-            value, g = self._exact(log_p, log_q)
-        # a constant in g cancels; without it the products of the dominating token are exact zeros
-        g = g - g.gather(-1, log_q.argmax(-1, keepdim=True))
-        return value, logspace.centred(pair, g)
+            value, g = self._exact(pair.log_p, pair.log_q)
+        return value, g - g.gather(-1, pair.log_q.argmax(-1, keepdim=True))
 
     def _difference(self, p: Tensor, q: Tensor) -> Tensor:
         """q - p, made to sum to 0 in each row."""

@@ -1,6 +1,6 @@
 """``python -m tests.benchmarks``: ours beside its peers, tables with ratios.
 
-python -m tests.benchmarks [--quick] [--only NAME] [--out DIRECTORY]   # losses, transport, sinkhorn
+python -m tests.benchmarks [--quick] [--only NAME] [--out DIRECTORY]   # losses, transport, sinkhorn, students
 python -m tests.benchmarks --device cuda [--part NAME]                 # what needs a GPU, part by part
 python -m tests.benchmarks --peers                                     # errors of everybody's gradients, stored
 """
@@ -16,7 +16,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from tests.benchmarks import bench_losses, bench_sinkhorn, bench_transport
+from tests.benchmarks import bench_losses, bench_sinkhorn, bench_students, bench_transport
 from tests.benchmarks.timing import Case, DisagreementError, measure
 
 BUILD = Path("build/benchmarks")
@@ -72,6 +72,7 @@ TABLES: dict[str, tuple[Callable[[bool], Iterable[dict[str, object]]], Callable]
     "sinkhorn": (sinkhorn, show),
     "growth": (growth, bench_sinkhorn.show),
     "memory": (memory, bench_sinkhorn.show),
+    "students": (bench_students.rows, bench_students.show),
 }
 
 

@@ -25,9 +25,14 @@ def tests(experiment: str, hypothesis: str) -> list[dict[str, Any]]:
     return rows
 
 
-def verdict(experiment: str, hypothesis: str) -> tuple[dict[str, str], int, bool]:
-    """(Decision of every outcome, seeds, has everything that was compared reached its plateau)."""
-    rows = tests(experiment, hypothesis)
+def verdict(experiment: str, hypothesis: str, **about: str) -> tuple[dict[str, str], int, bool]:
+    """(Decision of every outcome, seeds, has everything that was compared reached its plateau).
+
+    `about` keeps the rows with these entries, e.g. ``part="main"``, where a hypothesis has several claims.
+    """
+    rows = [row for row in tests(experiment, hypothesis) if all(row[name] == word for name, word in about.items())]
+    if not rows:
+        raise LookupError(f"the stored run of {experiment!r} holds no test of {hypothesis} with {about}")
     decisions = {row["outcome"]: row["decision"].removeprefix(PILOT) for row in rows}
     return decisions, min(row["seeds"] for row in rows), all(row["converged"] for row in rows)
 

@@ -1,8 +1,9 @@
 """Controlled experiments: small students on synthetic teachers, where everything but the loss is held fixed.
 
 An experiment is one `Experiment` record (`kdtheory.students.controlled.design`): its conditions, `simulate` (one
-condition, loss and seed -> numbers) and `decide` (all numbers -> decisions, by a rule fixed beforehand). Running,
-resuming, storing and checking is common to all (`kdtheory.students.controlled.runner`).
+condition and loss, all seeds -> numbers) and `decide` (all numbers -> decisions, by a rule fixed beforehand). Running,
+resuming, storing and checking is common to all (`kdtheory.students.controlled.runner`), and so are training many
+students as one tensor program (`batched`) and three-way tests of hypotheses (`hypotheses`).
 
 >>> from kdtheory.students import controlled
 >>> controlled.run("low-rank", "smoke", folder)    # doctest: +SKIP
@@ -17,7 +18,22 @@ if TYPE_CHECKING:
     from kdtheory.students.controlled.design import Experiment
     from kdtheory.students.published import Runs
 
-_HOME = {"shared-network": "shared_network", "low-rank": "low_rank"}
+_HOME = {
+    "shared-network": "shared_network",
+    "low-rank": "low_rank",
+    "tabular": "tabular",
+    "repairs": "repairs",
+    "equivalence": "equivalence",
+    "tail": "tail",
+    "metric": "metric",
+    "real-metric": "real_metric",
+    "coverage": "coverage",
+    "labels": "labels",
+    "truncation": "truncation",
+    "head-tail": "head_tail",
+    "tokenizers": "tokenizers",
+    "repaired": "repaired",
+}
 NAMES = tuple(_HOME)
 """Identifiers; the stored runs lie under ``figures/data/runs/ID/``. A new experiment is a module and a line here."""
 

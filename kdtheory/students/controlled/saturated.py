@@ -1,14 +1,19 @@
-"""Where `shared-network` begins: a network fitted to be right in most contexts and confidently wrong in a few."""
+"""Where `shared-network` and `repairs` begin: a network fitted to be right in most contexts, confidently wrong in few.
+
+`start` makes one seed, `starts` all of them as one tensor program; a seed draws the same numbers in both.
+"""
 
 from __future__ import annotations
 
-import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
 from torch import Tensor
+
+from kdtheory.students.controlled import batched
 
 _WIDTH, _BUMP, _FLOOR, _WRONG_AT_MOST = 64, 0.08, 0.05, 0.06
 
@@ -81,11 +86,7 @@ def start(settings: Beginning, seed: int) -> Start:
 
 
 def _fit(settings: Beginning, features: Tensor, target: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
-    sizes = (settings.features, _WIDTH, _WIDTH, settings.tokens)
-    weights: list[Tensor] = []
-    for rows, columns in itertools.pairwise(sizes):
-        weights += [torch.randn(rows, columns, generator=generator) / math.sqrt(rows), torch.zeros(columns)]
-    weights = [weight.requires_grad_() for weight in weights]
+    weights = [weight.requires_grad_() for weight in batched.mlp_weights(generator, _sizes(settings))]
     optimizer = torch.optim.Adam(weights, lr=settings.fit_rate, fused=True)
     for _ in range(settings.fit_steps):
         optimizer.zero_grad()
@@ -93,3 +94,45 @@ def _fit(settings: Beginning, features: Tensor, target: Tensor, generator: torch
         (logits - logits.mean(-1, keepdim=True) - target).square().mean().backward()
         optimizer.step()
     return tuple(weight.detach() for weight in weights)
+
+
+def _sizes(settings: Beginning) -> tuple[int, ...]:
+    return settings.features, _WIDTH, _WIDTH, settings.tokens
+
+
+@lru_cache(maxsize=64)  # conditions of a profile that begin alike, and single seeds in the benchmark
+def starts(settings: Beginning, seeds: tuple[int, ...], *, cold: bool = False) -> Start:
+    """As `start`, for all seeds: every tensor gets a first dimension (S, ...).
+
+    Parameters
+    ----------
+    settings : Beginning
+        Of every seed.
+    seeds : tuple of int
+        One student each.
+    cold : bool
+        Fit uniform logits instead of the teacher's in the good contexts: the student has everything to learn.
+    """
+
+    def drawn(generator: torch.Generator) -> list[Tensor]:
+        features = torch.randn(settings.contexts, settings.features, generator=generator)
+        log_p = teacher(settings, generator)
+        wrong = wrong_tokens(log_p, generator)[: settings.bad]
+        return [features, log_p, wrong, *batched.mlp_weights(generator, _sizes(settings))]
+
+    features, log_p, wrong, *weights = batched.draws(seeds, drawn)
+    target = torch.zeros_like(log_p) if cold else log_p.clone()
+    bad, wrong = slice(0, settings.bad), wrong.unsqueeze(-1)
+    target[:, bad] = torch.zeros_like(target[:, bad]).scatter(-1, wrong, settings.gap)
+    weights = _fits(settings, weights, features, target - target.mean(-1, keepdim=True))
+    logits = batched.mlp(weights, features[:, bad])
+    others = logits.scatter(-1, wrong, -math.inf).amax(-1)
+    return Start(features, log_p, tuple(weights), logits.gather(-1, wrong)[..., 0] - others)
+
+
+def _fits(settings: Beginning, weights: Sequence[Tensor], features: Tensor, target: Tensor) -> list[Tensor]:
+    def misfit(now: list[Tensor]) -> Tensor:
+        logits = batched.mlp(now, features)
+        return (logits - logits.mean(-1, keepdim=True) - target).square().mean((-2, -1))
+
+    return batched.train(weights, misfit, steps=settings.fit_steps, rate=settings.fit_rate, points=0)[0]

@@ -1,0 +1,54 @@
+"""Claims on drawn tokens and on other vocabularies: as recorded, by their rules, and never without runs."""
+
+import re
+
+import pytest
+
+from kdtheory import checkout, claims
+from kdtheory.claims.students import labels, tokenizers
+from kdtheory.ledger import REGISTRY, Claim, Verdict, experiments
+from kdtheory.ledger.runner import run_claim
+from kdtheory.students import published
+from kdtheory.students.controlled import label_rules, tokenizer_rules
+
+claims.load("students")
+MODULES = (labels.__name__, tokenizers.__name__)
+ITEMS = [item for item in REGISTRY if isinstance(item, Claim) and item.check.__module__ in MODULES]
+
+
+def test_all_four_are_found():
+    assert len(ITEMS) == 4
+
+
+@pytest.mark.parametrize("item", ITEMS, ids=lambda item: item.id)
+def test_the_verdict_is_the_recorded_one_and_the_control_is_caught(item):
+    assert run_claim(item).failures == ()
+
+
+@pytest.mark.parametrize("item", ITEMS, ids=lambda item: item.id)
+def test_without_the_stored_runs_nothing_is_claimed(item, monkeypatch):
+    def missing(name):
+        raise checkout.EvidenceNotInstalledError("evidence not installed: here")
+
+    monkeypatch.setattr(published, "stored", missing)
+    assert run_claim(item).verdict is Verdict.OPEN
+
+
+@pytest.mark.parametrize("rule", [labels.RULE, labels.WHOLE, tokenizers.RULE, tokenizers.BESIDE])
+def test_one_refuted_outcome_refutes_and_one_undecided_leaves_it_open(rule):
+    def decided(*words, seeds=10, plateau=True):
+        found = {str(index): word for index, word in enumerate(words)}
+        return experiments.judge(rule, lambda: (found, seeds, plateau), says="").ok
+
+    assert decided("supported", "supported") is True
+    assert decided("supported", "undecided") is None
+    assert decided("undecided", "refuted") is False
+    assert decided("supported", "supported", plateau=False) is None
+
+
+@pytest.mark.parametrize(
+    ("rule", "regions"), [(labels.RULE, label_rules.REGIONS), (tokenizers.RULE, tokenizer_rules.REGIONS)]
+)
+def test_the_rules_in_words_hold_the_registered_numbers(rule, regions):
+    words = {float(number) for number in re.findall(r"-?\d*\.\d+", rule.supported_if + rule.unsupported_if)}
+    assert words == set(label_rules.numbers(regions).values())
