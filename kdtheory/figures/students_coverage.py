@@ -84,6 +84,8 @@ def students_tail(times: pd.DataFrame) -> Figure:
         ax.set(
             xscale="log", yscale="log", xlabel="mean probability of the tokens", xlim=(ends[0] * 0.55, ends[1] * 1.4)
         )
+        ax.set_xticks([0.002, 0.005, 0.01, 0.02], ["0.002", "0.005", "0.01", "0.02"])
+        ax.minorticks_off()
         ax.set_title(title, fontsize=8)
     axes[0].set_ylabel("flow time until the error is 1/e")
     axes[0].legend(fontsize=6.5, frameon=False)

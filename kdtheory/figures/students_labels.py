@@ -113,7 +113,7 @@ def _sharpness(ax: Any, means: pd.DataFrame) -> None:
     ax.set_yticks(range(height), names, fontsize=6)
     ax.invert_yaxis()
     ax.axvline(1, color="0.4", linewidth=0.6)
-    ax.set(xlabel="entropy over the teacher's, m = 1\n(bar: exact minimiser)", xlim=(-0.03, 1.2))
+    ax.set(xlabel="entropy over the teacher's, one token or whole teacher\n(bar: exact minimiser)", xlim=(-0.03, 1.2))
 
 
 @figure(TOKENIZERS, claims=_TOKENIZERS)

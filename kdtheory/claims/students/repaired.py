@@ -171,6 +171,7 @@ REALISABLE = _rule(
     expected=Verdict.SUPPORTED,
     domain=_FULL,
     scope="the stored runs",
+    uses=("saturation.tree-kl-proper",),
 )
 def realisable() -> Evidence:
     """Both losses have one minimiser, and the student can be it."""
@@ -201,6 +202,7 @@ ESCAPE = _rule(
     expected=Verdict.SUPPORTED,
     domain=_WRONG,
     scope="the stored runs",
+    uses=("saturation.tree-kl-saturated",),
 )
 def escape() -> Evidence:
     """The logit gradient of tree-KL does not vanish there, and points the same way."""

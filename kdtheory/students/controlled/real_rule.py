@@ -62,12 +62,15 @@ class View:
 
     def __init__(self, results: pd.DataFrame, condition: str, reached: dict[tuple[str, str], bool]) -> None:
         self.condition, self._results, self._reached = condition, results, reached
+        self._tables: dict[str, pd.DataFrame] = {}
         self.losses = list(dict.fromkeys(results[results["condition"] == condition]["loss"]))
         self.excess = {loss: self.of("cost", loss) - self.of("teacher_cost", loss) for loss in self.losses}
 
     def of(self, metric: str, loss: str) -> np.ndarray:
         """One number per seed, seeds in order."""
-        return compare.wide(self._results, self.condition, metric)[loss].sort_index().to_numpy(dtype=np.float64)
+        if metric not in self._tables:
+            self._tables[metric] = compare.wide(self._results, self.condition, metric).sort_index()
+        return self._tables[metric][loss].to_numpy(dtype=np.float64)
 
     def converged(self, *losses: str) -> bool:
         return all(self._reached[self.condition, loss] for loss in losses)

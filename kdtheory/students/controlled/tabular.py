@@ -38,7 +38,7 @@ LOSSES = ("fkl", "rkl", "jsd", "skl", "srkl", "tvd", "w1", "ot", "sinkhorn")
 ANNEALED = {"annealed": 1.0, "annealed-slow": 10.0}
 """Skew KL whose α is halved every so many units of time. The first is the one that is judged."""
 COLD = ("fkl", "rkl", "jsd", "skl", "tvd", "w1")
-_POINTS = 20
+_POINTS = 4
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,7 @@ def _steps(loss: str, settings: Settings, p: Tensor, z: Tensor, progress: flows.
 
 
 def curve(path: list[tuple[float, float]]) -> list[dict[str, float]]:
-    """21 points, equally spaced in time: ``step`` from 0 to 20, ``time``, and ``objective``: what has to fall to 1/2.
+    """Points equally spaced in time: ``step`` from 0 to `_POINTS`, ``time``, and ``objective``: what has to fall to 1/2.
 
     That is the total variation to the teacher after a mistake, and 1 - q_y from a cold start.
     """
