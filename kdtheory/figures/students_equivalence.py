@@ -78,12 +78,16 @@ def _pairs(path: Path) -> pd.DataFrame:
 
 
 def _shares(path: Path) -> pd.DataFrame:
-    """Along all training: share of contexts, and errors on head and tail over those at the start."""
+    """Along all training: share of contexts, and errors on head and tail over those at the start; the best epochs."""
     curves = _runs(path).curves
     start = curves[curves["step"] == 0].set_index(["condition", "loss", "seed"])
     at = start.loc[list(curves[["condition", "loss", "seed"]].itertuples(index=False, name=None))]
     left = curves.assign(**{name: curves[name] / at[name].to_numpy() for name in ("head", "tail")})
-    return _means(left, ["condition", "loss", "step"], ["agree", "head", "tail"])
+    hard = curves[curves["loss"] == "hard"]
+    best = hard.loc[hard.groupby(["condition", "seed"], sort=False)["validation"].idxmin()]
+    best = best.assign(best=best["agree"], step=best.groupby("condition")["step"].transform("mean"))
+    by = ["condition", "loss", "step"]
+    return pd.concat([_means(left, by, ["agree", "head", "tail"]), _means(best, by, ["best"])], ignore_index=True)
 
 
 def _states(path: Path) -> pd.DataFrame:
@@ -155,6 +159,9 @@ def students_head_tail(shares: pd.DataFrame) -> Figure:
     for name, (label, colour) in _CORPORA.items():
         chosen = rows[(rows["condition"] == name) & (rows["loss"] == "hard")]
         _band(axes[0], chosen, colour, label)
+        best = shares[(shares["condition"] == name) & (shares["metric"] == "best")]
+        spread = [best["value"] - best["low"], best["high"] - best["value"]]
+        axes[0].errorbar(best["step"], best["value"], spread, fmt="o", color=colour, markersize=4, capsize=2)
     for start, dashes in (("sft", "-"), ("scratch", "--")):
         for loss in ("fkl", "rkl"):
             chosen = rows[(rows["condition"] == start) & (rows["loss"] == loss)]

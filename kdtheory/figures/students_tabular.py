@@ -175,7 +175,8 @@ def _cell(row: pd.Series) -> str:
     if np.isnan(row["value"]):
         return "not run"
     bound = "at least " if row["censored"] else ""
-    return f"{bound}{row['value']:.4g}"
+    rounded = float(f"{row['value']:.3g}")
+    return f"{bound}{rounded:.10g}"
 
 
 def _wide(times: pd.DataFrame, index: list[str], heads: dict[str, str]) -> pd.DataFrame:

@@ -3,13 +3,15 @@
 import re
 
 import pytest
+import torch
 
 from kdtheory import checkout, claims
 from kdtheory.claims.students import labels, tokenizers
 from kdtheory.ledger import REGISTRY, Claim, Verdict, experiments
 from kdtheory.ledger.runner import run_claim
-from kdtheory.students import published
+from kdtheory.students import controlled, published
 from kdtheory.students.controlled import label_rules, tokenizer_rules
+from kdtheory.students.controlled import tokenizers as experiment
 
 claims.load("students")
 MODULES = (labels.__name__, tokenizers.__name__)
@@ -52,3 +54,18 @@ def test_one_refuted_outcome_refutes_and_one_undecided_leaves_it_open(rule):
 def test_the_rules_in_words_hold_the_registered_numbers(rule, regions):
     words = {float(number) for number in re.findall(r"-?\d*\.\d+", rule.supported_if + rule.unsupported_if)}
     assert words == set(label_rules.numbers(regions).values())
+
+
+def test_sorted_transport_finds_hardly_more_of_a_relabelling_than_independent_ones():
+    """What chapter 09 says of the best relabelling: against every context relabelled by itself."""
+    settings = experiment.EXPERIMENT.profile("cpu").conditions["aligned"].settings
+    given = experiment.problem(settings, tuple(range(10)), torch.device("cpu"))
+    found = []
+    for seed, log_p in enumerate(given.log_p[:, : settings.contexts]):
+        generator = torch.Generator().manual_seed(seed)
+        shuffled = torch.stack([row[torch.randperm(len(row), generator=generator)] for row in log_p])
+        found.append(experiment.agreement(log_p, shuffled, given.partner[seed])["best_relabelling"])
+    results = controlled.stored("tokenizers").results
+    seen = results[(results["condition"] == "aligned") & (results["loss"] == "uld")]["best_relabelling"]
+    assert abs(seen.mean() - sum(found) / 10) < 0.1
+    assert seen.mean() < 0.6

@@ -32,13 +32,17 @@ def test_a_smoke_run_covers_every_task_and_is_a_pilot(done):
     assert listed == [(task.condition, task.loss, seed) for task in tasks for seed in (0, 1, 2)]
     assert runs.decisions["pilot"]
     assert runs.decisions["seeds"] == 3
-    assert all("pilot" in row["decision"] for row in runs.decisions["comparisons"])
+    decided = [row["decision"] for kind in ("comparisons", "tests") for row in runs.decisions.get(kind, [])]
+    assert decided
+    assert all("pilot" in decision for decision in decided)
     assert runs.provenance["command"] == f"kdtheory experiment {name} --profile smoke"
     assert runs.provenance["threads_per_process"] == 1
 
 
 def test_losses_of_a_seed_share_their_start(done):
-    _, _, runs = done
+    name, _, runs = done
+    if name not in ("shared-network", "low-rank"):
+        return  # the modules of the others have their own test, with their own metrics
     first = runs.curves[(runs.curves["step"] == 0) & (runs.curves["condition"] == runs.curves["condition"].iloc[0])]
     if "tv" in first:
         assert (first.groupby("seed")["tv"].nunique() == 1).all()
@@ -57,6 +61,7 @@ def test_decisions_follow_from_the_stored_numbers(done):
 @pytest.mark.parametrize("name", IDS)
 def test_a_second_run_simulates_nothing_and_a_killed_one_continues(tmp_path, name):
     experiment, calls = controlled.get(name), []
+    losses = next(iter(experiment.profile("smoke").conditions.values())).losses[:2]
 
     def counted(settings, loss, seeds, device):
         calls.append((loss, seeds))
@@ -65,17 +70,17 @@ def test_a_second_run_simulates_nothing_and_a_killed_one_continues(tmp_path, nam
     def run():
         calls.clear()
         watched = replace(experiment, simulate=counted, decide=lambda results, curves: {})  # seconds, and not the point
-        return runner.run(watched, "smoke", tmp_path, seeds=(0, 1), losses=("fkl", "w1"), progress=False)
+        return runner.run(watched, "smoke", tmp_path, seeds=(0, 1), losses=losses, progress=False)
 
     first = run()
     assert 2 * len(calls) == len(first.results)
     second = run()
     assert calls == []
     pd.testing.assert_frame_equal(second.results, first.results)
-    lost = sorted((tmp_path / "work").glob("*_w1-*.json"))[0]
+    lost = sorted((tmp_path / "work").glob(f"*_{losses[-1]}-????????????.json"))[0]
     lost.unlink()  # as if killed before this task
     resumed = run()
-    assert calls == [("w1", (0, 1))]
+    assert calls == [(losses[-1], (0, 1))]
     pd.testing.assert_frame_equal(resumed.results, first.results)  # the same numbers, bit by bit
 
 

@@ -84,7 +84,7 @@ def _() -> Evidence:
     return experiments.judge(WARM, lambda: (found, 10, True), says="A weak majority although it is nearly all.")
 
 
-_STATEMENT = r"\text{FKL mends the head first and RKL the tail, from "
+_STATEMENT = r"\text{At the beginning FKL mends more on the head than RKL, and RKL more on the tail, from "
 _ADAM = "; both divergences with Adam at one rate"
 
 

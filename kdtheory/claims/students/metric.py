@@ -208,6 +208,6 @@ def repairs_keep_metric_gain() -> Evidence:
 
 @repairs_keep_metric_gain.control
 def _() -> Evidence:
-    """Reaching half of a gain that is not there must not support it."""
-    found = {"sign of W1's own gain in d-cost, rank 2": _REFUTED, "minus half of W1's, natural W1, rank 2": "supported"}
-    return experiments.judge(REPAIRS, lambda: (found, 10, True), says="Half of nothing is reached.")
+    """A repair that loses more than half of a gain that is there must not support it."""
+    found = {"sign of W1's own gain in d-cost, rank 2": "supported", "minus half of W1's, natural W1, rank 2": _REFUTED}
+    return experiments.judge(REPAIRS, lambda: (found, 10, True), says="Half of the gain is kept although it is lost.")
