@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ _REPAIRS = (
 _LEAD = ("students.forward-kl-keeps-its-lead", "students.kink-keeps-the-stall")
 _PURE = ("fkl", "rkl", "srkl", "skl", "jsd", "tvd", "sinkhorn", "w1")
 _OWN = {
-    "sinkhorn": ("Sinkhorn divergence", "#93c47d"),
+    "sinkhorn": ("Sinkhorn divergence", "#bf9000"),
     "fkl+sinkhorn": ("forward KL + λ Sinkhorn", "#76a5af"),
     "natural_w1": ("natural-gradient W1", "#e69138"),
     "rounded_w1": ("rounded W1", "#7f6000"),
@@ -65,7 +67,17 @@ def _runs(path: Path) -> Any:
 
 
 def _curves(path: Path) -> pd.DataFrame:
-    return _runs(path).curves
+    """Curves of "gap-9", each cut where its seed is repaired, and of "adam", to the end."""
+    from kdtheory.students.controlled import repair_rules
+
+    runs, keys = _runs(path), ["condition", "loss", "seed"]
+    times = runs.results[[*keys, "repair_steps", "censored"]]
+    curves = runs.curves.merge(times, on=keys)
+    whole, cut = (curves[curves["condition"] == name] for name in ("adam", "gap-9"))
+    cut = cut[(cut["step"] < cut["repair_steps"]) | (cut["censored"] > 0)]
+    ends = times[(times["condition"] == "gap-9") & (times["censored"] == 0)]
+    ends = ends.assign(step=ends["repair_steps"], tv=repair_rules.RULE["repaired"])
+    return pd.concat([cut, ends, whole])[[*keys, "step", "tv"]].sort_values([*keys, "step"], ignore_index=True)
 
 
 def _results(path: Path) -> pd.DataFrame:
@@ -93,9 +105,9 @@ TIMES = Dataset("runs/repairs", _times)
 @figure(CURVES, claims=_SATURATION)
 def students_escape(curves: pd.DataFrame) -> Figure:
     """Confidently wrong contexts of a shared network, seed by seed: gradient descent at gap 9, Adam at gap 14."""
-    fig, axes = style.blank((7.6, 3.6), columns=2, sharey=True)
+    fig, axes = style.blank((7.6, 3.6), columns=2)
     panels = {
-        "gap-9": ("gradient descent, rate 0.2, gap 9", (*_PURE, "fkl+w1")),
+        "gap-9": ("gradient descent, rate 0.2, gap 9, until repaired", _PURE),
         "adam": ("Adam, rate 0.001, gap 14", ("fkl", "fkl+w1", "natural_w1", "w1")),
     }
     for ax, (condition, (head, losses)) in zip(axes, panels.items(), strict=True):
@@ -104,12 +116,16 @@ def students_escape(curves: pd.DataFrame) -> Figure:
             rows = shown[shown["loss"] == loss]
             for seed, line in rows.groupby("seed"):
                 label = "_" if seed != rows["seed"].min() else _title(loss)
-                ax.plot(line["step"], line["tv"], color=_colour(loss), linewidth=0.6, alpha=0.6, label=label)
+                ax.plot(line["step"], line["tv"], color=_colour(loss), linewidth=0.6, alpha=0.7, label=label)
+                if condition == "gap-9":
+                    ax.plot(line["step"].iloc[-1], line["tv"].iloc[-1], "o", markersize=2.4, color=_colour(loss))
         ax.axhline(0.5, color="0.4", linewidth=0.6, linestyle=":")
-        ax.set(xlabel="steps", xscale="log", yscale="log", title=head, xlim=(1, shown["step"].max()))
+        ax.set(xlabel="steps", xscale="log", title=head, xlim=(1, 1.1 * shown["step"].max()))
         legend = ax.legend(fontsize=6, loc="lower left", frameon=False)
         for handle in legend.get_lines():
             handle.set(linewidth=1.6, alpha=1.0)
+    axes[0].set_ylim(0, 1.03)
+    axes[1].set_yscale("log")
     axes[0].set_ylabel("total variation to the teacher, bad contexts")
     return fig
 
@@ -165,6 +181,27 @@ def students_repairs_times(times: pd.DataFrame) -> pd.DataFrame:
         cells = {f"gap {row['nominal']}": _cell(row) for _, row in group.iterrows()}
         shown.append({"student": where, "trained on": _title(str(loss)), **cells})
     return pd.DataFrame(shown)
+
+
+@table(RESULTS, claims=_SATURATION[:1])
+def students_repairs_slopes(results: pd.DataFrame) -> pd.DataFrame:
+    """Slope of log flow time per nat of gap, between neighbouring gaps and over all, and time at half the rate."""
+    from kdtheory.students.controlled import repair_rules
+
+    names = repair_rules.series()
+    half = results[results["condition"] == "half-gap-7"].pivot(index="seed", columns="loss", values="flow_time")
+    rows = []
+    for loss in ("fkl", *repair_rules.STALLING):
+        chosen = results[(results["loss"] == loss) & results["condition"].isin(list(names))]
+        times, gaps = (chosen.pivot(index="seed", columns="condition", values=x) for x in ("flow_time", "initial_gap"))
+        row = {"trained on": _title(loss)}
+        for a, b in itertools.pairwise(names):
+            local = (np.log(times[b] / times[a]) / (gaps[b] - gaps[a])).mean()
+            row[f"{a.replace('-', ' ')} to {b.removeprefix('gap-')}"] = f"{local:.2f}"
+        row["all"] = f"{repair_rules.growth(results, names, loss, 'slope')['value'].mean():.2f}"
+        rate = np.exp(np.log(half[loss] / times["gap-7"]).mean()) if loss in half else math.nan
+        rows.append(row | {"time at half the rate (gap 7)": "not measured" if math.isnan(rate) else f"{rate:.2f} x"})
+    return pd.DataFrame(rows)
 
 
 def _cell(row: pd.Series) -> str:

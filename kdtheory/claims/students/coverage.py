@@ -120,7 +120,7 @@ def _() -> Evidence:
     statement=r"\text{Reverse KL, skew reverse KL and Jensen-Shannon put less mass into the void than forward KL "
     r"and } W_1",
     source="kdtheory, H6, least void",
-    expected=Verdict.SUPPORTED,
+    expected=Verdict.UNDECIDED,
     domain=_NETWORK,
     scope="the stored runs",
     uses=("modes.rkl-major-mode",),

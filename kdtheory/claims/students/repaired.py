@@ -56,7 +56,7 @@ GAIN = _rule(
     statement=r"\text{FKL} + \lambda\,\text{tree-KL lowers a narrow student's held-out excess } d\text{-cost by at "
     r"least 8 \% for at most 0.5 \% of likelihood}",
     source="kdtheory, H16",
-    expected=Verdict.SUPPORTED,
+    expected=Verdict.UNSUPPORTED,
     domain=_DOMAIN,
     scope="the stored runs",
 )
@@ -84,7 +84,7 @@ AGAINST_W1 = _rule(
     statement=r"\text{At the same likelihood FKL} + \lambda\,\text{tree-KL has a lower excess } d\text{-cost than FKL} "
     r"+ \lambda W_1",
     source="kdtheory, H16",
-    expected=Verdict.SUPPORTED,
+    expected=Verdict.UNDECIDED,
     domain=_DOMAIN.replace("lambda = 3", "lambda from 0 to 10"),
     scope="the stored runs",
     uses=("students.tree-kl-gain",),
@@ -113,7 +113,7 @@ METRIC = _rule(
     "students.tree-kl-metric",
     statement=r"\text{On a scrambled tree and on the 0-1 tree, tree-KL keeps less than a third of its gain}",
     source="kdtheory, H16",
-    expected=Verdict.SUPPORTED,
+    expected=Verdict.UNDECIDED,
     domain=_DOMAIN,
     scope="the stored runs",
     uses=("students.tree-kl-gain",),
@@ -141,7 +141,7 @@ TUNED = _rule(
     "students.tree-kl-tuned",
     statement=r"\text{No rate, length or temperature of FKL brings what tree-KL brings}",
     source="kdtheory, H16",
-    expected=Verdict.SUPPORTED,
+    expected=Verdict.UNDECIDED,
     domain=_DOMAIN,
     scope="the stored runs",
     uses=("students.tree-kl-gain",),
@@ -199,7 +199,7 @@ ESCAPE = _rule(
     "students.tree-kl-escape",
     statement=r"\text{FKL} + \lambda\,\text{tree-KL leaves confident mistakes in at most 1.5 times the steps of FKL}",
     source="kdtheory, H16",
-    expected=Verdict.SUPPORTED,
+    expected=Verdict.UNDECIDED,
     domain=_WRONG,
     scope="the stored runs",
     uses=("saturation.tree-kl-saturated",),
@@ -227,7 +227,7 @@ ALL = _rule(
     statement=r"\text{H16: for capacity-limited students and a metric that is fixed before training, FKL} + "
     r"\lambda\,\text{tree-KL is what Wasserstein promises, without its stall}",
     source="kdtheory, H16",
-    expected=Verdict.SUPPORTED,
+    expected=Verdict.UNSUPPORTED,
     domain=_DOMAIN,
     scope="the stored runs",
     uses=tuple(

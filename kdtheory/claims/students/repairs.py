@@ -45,7 +45,7 @@ SLOPES = experiments.Rule(
     statement=r"\text{In a shared network the time to repair confidently wrong contexts grows like } e^{\Delta} "
     r"\text{ for TV, } W_1, S_\varepsilon, \text{SKL, JSD, RKL and SRKL, and not for FKL}",
     source="kdtheory, H1, network",
-    expected=Verdict.SUPPORTED,
+    expected=Verdict.UNSUPPORTED,
     domain=_SGD,
     scope="the stored runs",
     uses=("saturation.rates", "saturation.transport-stalls"),
@@ -218,7 +218,7 @@ LEAD = experiments.Rule(
     statement=r"\text{FKL's lead over } W_1 \text{ by a factor 3 lasts with few bad contexts, with everything to "
     r"learn, and with small batches}",
     source="kdtheory, H1, where the lead ends",
-    expected=Verdict.SUPPORTED,
+    expected=Verdict.UNDECIDED,
     domain=_ADAM + ", 800 steps, one thing changed at a time",
     scope="the stored runs",
     uses=("saturation.where-the-advantage-ends",),

@@ -117,7 +117,7 @@ def _() -> Evidence:
     r"whole "
     r"teacher that they have when trained on it}",
     source="kdtheory, H8, student",
-    expected=Verdict.SUPPORTED,
+    expected=Verdict.UNSUPPORTED,
     domain=_TENTH,
     scope="the stored runs",
     uses=("students.truncation-gradient",),

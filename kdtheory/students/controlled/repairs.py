@@ -123,7 +123,7 @@ def build(name: str, settings: Settings) -> Any:
 
 def simulate(settings: Settings, loss: str, seeds: tuple[int, ...], device: torch.device) -> list[Outcome]:
     """Train from the starts of these seeds; repair times, metrics of the bad contexts, learning curves."""
-    begin = _moved(starts(settings.beginning(), seeds, cold=settings.cold), device)
+    begin = starts(settings.beginning(), seeds, cold=settings.cold, device=device)
     student, bad = build(loss, settings), slice(0, settings.bad)
     parameters, forward = _trainable(settings, begin)
     objective = _objective(settings, student, begin, forward, seeds)
@@ -155,11 +155,6 @@ def _times(settings: Settings, repaired: int | None, gap: float) -> dict[str, fl
         "censored": float(repaired is None),
         "initial_gap": gap,
     }
-
-
-def _moved(begin: Start, device: torch.device) -> Start:
-    weights = tuple(weight.to(device) for weight in begin.weights)
-    return Start(begin.features.to(device), begin.log_p.to(device), weights, begin.gaps.to(device))
 
 
 Forward = Callable[[list[Tensor], Any], Tensor]

@@ -101,7 +101,9 @@ def _sizes(settings: Beginning) -> tuple[int, ...]:
 
 
 @lru_cache(maxsize=64)  # conditions of a profile that begin alike, and single seeds in the benchmark
-def starts(settings: Beginning, seeds: tuple[int, ...], *, cold: bool = False) -> Start:
+def starts(
+    settings: Beginning, seeds: tuple[int, ...], *, cold: bool = False, device: torch.device | None = None
+) -> Start:
     """As `start`, for all seeds: every tensor gets a first dimension (S, ...).
 
     Parameters
@@ -112,6 +114,8 @@ def starts(settings: Beginning, seeds: tuple[int, ...], *, cold: bool = False) -
         One student each.
     cold : bool
         Fit uniform logits instead of the teacher's in the good contexts: the student has everything to learn.
+    device : torch.device, optional
+        Where the students are fitted, and stay; all draws are made on the CPU.
     """
 
     def drawn(generator: torch.Generator) -> list[Tensor]:
@@ -120,7 +124,7 @@ def starts(settings: Beginning, seeds: tuple[int, ...], *, cold: bool = False) -
         wrong = wrong_tokens(log_p, generator)[: settings.bad]
         return [features, log_p, wrong, *batched.mlp_weights(generator, _sizes(settings))]
 
-    features, log_p, wrong, *weights = batched.draws(seeds, drawn)
+    features, log_p, wrong, *weights = (x.to(device) for x in batched.draws(seeds, drawn))
     target = torch.zeros_like(log_p) if cold else log_p.clone()
     bad, wrong = slice(0, settings.bad), wrong.unsqueeze(-1)
     target[:, bad] = torch.zeros_like(target[:, bad]).scatter(-1, wrong, settings.gap)
