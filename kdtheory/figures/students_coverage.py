@@ -144,5 +144,6 @@ def students_truncation_results(results: pd.DataFrame) -> pd.DataFrame:
         line = {"kept": _CUTS[str(condition)], "mass kept": f"{group['kept'].mean():.3f}", "loss": style.title(loss)}
         changes = {"start": "gradient, first student", "trained": "gradient, trained student"}
         line |= {label: f"{100 * group[f'change_{at}'].mean():.1f} %" for at, label in changes.items()}
-        rows.append({**line, "distance of the student, cut / whole": f"{ratio:.3f}"})
+        line["total variation of the student"] = f"{group['tv'].mean():.3f}"
+        rows.append({**line, "over that of the one trained on the whole": f"{ratio:.3f}"})
     return pd.DataFrame(rows)

@@ -220,6 +220,13 @@ def test_between_the_bounds_nothing_is_decided():
     assert row["decision"] == "refuted"
 
 
+def test_a_price_whose_interval_includes_zero_is_no_refutation():
+    row = {"outcome": "cross-entropy above forward KL's", "part": "gain", "converged": True, "low": -0.001}
+    assert repaired_rules.registered(row | {"decision": "undecided"})["decision"] == "undecided"
+    gain = row | {"outcome": repaired_rules.GAINED, "decision": "pilot: undecided"}
+    assert repaired_rules.registered(gain)["decision"] == "pilot: refuted"
+
+
 def test_no_plateau_no_decision_and_few_seeds_are_a_pilot():
     results = _results()
     found = repaired_rules.decide(results, _curves(results, flat=False))["tests"]
@@ -233,6 +240,25 @@ def test_late_escapes_do_not_support():
     results.loc[(results["loss"] == "fkl+tree-3") & results["censored"].notna(), "censored"] = 1.0
     row = repaired_rules.decide(results, _curves(results))["tests"][-1]
     assert row["decision"] == "undecided"
+
+
+def test_a_late_forward_kl_supports():
+    """Its true time is longer, and the ratio smaller."""
+    results = _results()
+    results.loc[(results["loss"] == "fkl") & results["censored"].notna(), "censored"] = 1.0
+    assert repaired_rules.decide(results, _curves(results))["tests"][-1]["decision"] == "supported"
+    results.loc[(results["loss"] == "fkl+tree-3") & results["censored"].notna(), "censored"] = 1.0
+    assert repaired_rules.decide(results, _curves(results))["tests"][-1]["decision"] == "undecided"
+
+
+@pytest.mark.parametrize(("price", "decision"), [(0.0, "supported"), (0.005, "undecided"), (0.02, "refuted")])
+def test_a_price_of_nothing_is_no_refutation(price, decision):
+    results = _results()
+    rows = (results["loss"] == "fkl+tree-3") & (results["condition"] == "rank-2")
+    results.loc[rows, "nll"] = 2 * (1 + price) + 0.004 * np.linspace(-1, 1, 10)
+    row = repaired_rules.decide(results, _curves(results))["tests"][1]
+    assert row["outcome"] == "cross-entropy above forward KL's"
+    assert row["decision"] == decision
 
 
 def test_best_on_path_by_hand():

@@ -11,6 +11,12 @@ linear in between, chosen on validation contexts); on the scrambled tree and on 
 the gain; less cost than forward KL trained with other learning rates, four times as long or at temperature 2; at full
 rank no gain beyond `VANISHED` either way; and from confident mistakes at most `SLOWER` times forward KL's steps. An
 interval of the gain, or of the gain over W1's, that includes 0 counts as a refutation: it was registered so.
+
+Two corrections of the code, not of the rules, made after the registered run (2026-11-21). As committed, `registered`
+also refuted the *price* where its interval includes 0, which the words above do not ask and which would count a price of
+nothing as a failure; and `_tests` did not say that a forward KL that is cut off makes the ratio of steps too large, so
+that one such seed kept "at most 1.5 times" from being supported. The decisions of the committed code are kept in
+`COMMITTED`.
 """
 
 from __future__ import annotations
@@ -39,8 +45,9 @@ TUNED = {
     "fkl-long": "forward KL, four times as long",
     "fkl-t-2": "forward KL at temperature 2",
 }
-STRICT = ("gain", "against W1")
-"""Parts in which an interval that includes 0 refutes."""
+GAINED, OVER_W1 = "gain in excess d-cost", "gain over FKL + λ W1 at the same price"
+STRICT = (GAINED, OVER_W1)
+"""Outcomes of which an interval that includes 0 refutes; the price, for which 0 is best, is none of them."""
 _FRACTIONS = np.linspace(0, 1, 51)
 Converged = dict[tuple[str, str], bool]
 
@@ -56,7 +63,7 @@ def decide(results: pd.DataFrame, curves: pd.DataFrame) -> dict[str, Any]:
 
 def registered(row: dict[str, Any]) -> dict[str, Any]:
     """The row, refuted where an interval that includes 0 was registered as a refutation."""
-    if row["part"] in STRICT and row["converged"] and row["low"] <= 0:
+    if row["outcome"] in STRICT and row["converged"] and row["low"] <= 0:
         pilot = row["decision"].startswith("pilot: ")
         return row | {"decision": "pilot: refuted" if pilot else "refuted"}
     return row
@@ -109,9 +116,9 @@ def _tests(results: pd.DataFrame, reached: Converged) -> list[Comparison]:
     over_w1 = (best_on_path(results, W1) - best_on_path(results, TREE)) / scale
     both = sure("fkl", LOSS)
     tests = [
-        test("gain", "gain in excess d-cost", mine, Region(low=GAIN), both),
+        test("gain", GAINED, mine, Region(low=GAIN), both),
         test("gain", "cross-entropy above forward KL's", dearer, Region(high=PRICE), both),
-        test("against W1", "gain over FKL + λ W1 at the same price", over_w1, Region(low=0.0), sure(*TREE, *W1)),
+        test("against W1", OVER_W1, over_w1, Region(low=0.0), sure(*TREE, *W1)),
     ]
     for loss, words in RIVALS.items():
         kept = gain(results, NARROW, loss) - KEPT * mine
@@ -124,9 +131,12 @@ def _tests(results: pd.DataFrame, reached: Converged) -> list[Comparison]:
     none, there = Region(low=-VANISHED, high=VANISHED), sure("fkl", LOSS, condition=FULL)
     tests.append(test("realisable", "gain at full rank", full, none, there))
     steps = column(results, WRONG, LOSS, "steps") / column(results, WRONG, "fkl", "steps")
-    late = int(column(results, WRONG, LOSS, "censored").sum() + column(results, WRONG, "fkl", "censored").sum())
-    outcome = "steps out of confident mistakes over forward KL's"
-    tests.append(test("escape", outcome, steps, Region(high=SLOWER), True, censored=late, scale="log"))
+    late, base_late = (int(column(results, WRONG, loss, "censored").sum()) for loss in (LOSS, "fkl"))
+    bounds = (
+        "" if late and base_late else "above" if base_late else "below"
+    )  # which side of the true ratio these lie on
+    outcome, about = "steps out of confident mistakes over forward KL's", {"scale": "log", "bounds": bounds}
+    tests.append(test("escape", outcome, steps, Region(high=SLOWER), True, censored=late + base_late, **about))
     return tests
 
 
