@@ -54,7 +54,8 @@ def _runs(path: Path) -> Any:
 def _gains(path: Path) -> pd.DataFrame:
     """Saved share of forward KL's excess d-cost and of its d-cost, by condition and loss: value, low, high.
 
-    The value is the ratio of means over seeds; the interval is that of the saved levels, as shares of the mean.
+    The value is the ratio of means over seeds; the interval is that of the saved levels, as shares of the mean. No share
+    of an excess whose interval includes 0.
     """
     from kdtheory.students import statistics
 
@@ -62,11 +63,12 @@ def _gains(path: Path) -> pd.DataFrame:
     for condition, group in _runs(path).results.groupby("condition", sort=False):
         wide = group.pivot(index="seed", columns="loss", values="cost")
         teacher = group.pivot(index="seed", columns="loss", values="teacher_cost")["fkl"]
-        bases = {"excess": float((wide["fkl"] - teacher).mean()), "cost": float(wide["fkl"].mean())}
+        excess = statistics.interval((wide["fkl"] - teacher).tolist())
+        bases = {"excess": excess.mean if excess.low > 0 else float("nan"), "cost": float(wide["fkl"].mean())}
         for loss in dict.fromkeys(group["loss"]):
             found = statistics.interval((wide["fkl"] - wide[loss]).tolist())
             rows += [
-                (condition, loss, name, *(float(x) / abs(base) for x in (found.mean, found.low, found.high)))
+                (condition, loss, name, *(float(x) / base for x in (found.mean, found.low, found.high)))
                 for name, base in bases.items()
             ]
     return pd.DataFrame(rows, columns=["condition", "loss", "reading", "value", "low", "high"])
@@ -175,6 +177,8 @@ def students_real_gains(gains: pd.DataFrame) -> pd.DataFrame:
 
 
 def _percent(row: Any) -> str:
+    if pd.isna(row["value"]):
+        return "no excess to save"
     value, low, high = (100 * row[name] for name in ("value", "low", "high"))
     return f"{value:.1f} ({low:.1f} to {high:.1f})"
 

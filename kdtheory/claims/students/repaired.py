@@ -56,7 +56,7 @@ GAIN = _rule(
     statement=r"\text{FKL} + \lambda\,\text{tree-KL lowers a narrow student's held-out excess } d\text{-cost by at "
     r"least 8 \% for at most 0.5 \% of likelihood}",
     source="kdtheory, H16",
-    expected=Verdict.UNSUPPORTED,
+    expected=Verdict.UNDECIDED,
     domain=_DOMAIN,
     scope="the stored runs",
 )
@@ -199,7 +199,7 @@ ESCAPE = _rule(
     "students.tree-kl-escape",
     statement=r"\text{FKL} + \lambda\,\text{tree-KL leaves confident mistakes in at most 1.5 times the steps of FKL}",
     source="kdtheory, H16",
-    expected=Verdict.UNDECIDED,
+    expected=Verdict.SUPPORTED,
     domain=_WRONG,
     scope="the stored runs",
     uses=("saturation.tree-kl-saturated",),
@@ -227,7 +227,7 @@ ALL = _rule(
     statement=r"\text{H16: for capacity-limited students and a metric that is fixed before training, FKL} + "
     r"\lambda\,\text{tree-KL is what Wasserstein promises, without its stall}",
     source="kdtheory, H16",
-    expected=Verdict.UNSUPPORTED,
+    expected=Verdict.UNDECIDED,
     domain=_DOMAIN,
     scope="the stored runs",
     uses=tuple(

@@ -12,11 +12,10 @@ the gain; less cost than forward KL trained with other learning rates, four time
 rank no gain beyond `VANISHED` either way; and from confident mistakes at most `SLOWER` times forward KL's steps. An
 interval of the gain, or of the gain over W1's, that includes 0 counts as a refutation: it was registered so.
 
-Two corrections of the code, not of the rules, made after the registered run (2026-11-21). As committed, `registered`
-also refuted the *price* where its interval includes 0, which the words above do not ask and which would count a price of
-nothing as a failure; and `_tests` did not say that a forward KL that is cut off makes the ratio of steps too large, so
-that one such seed kept "at most 1.5 times" from being supported. The decisions of the committed code are kept in
-`COMMITTED`.
+Two corrections of the code, not of the rules, made after the registered run (2026-11-21). As committed before it, the
+code also refuted the price where its interval includes 0, which the words above do not ask, and so all of H16; it is
+undecided. And it did not say that a forward KL whose time is cut off makes the ratio of steps too large, so that one
+such seed kept the escape undecided; it is supported.
 """
 
 from __future__ import annotations
@@ -132,9 +131,7 @@ def _tests(results: pd.DataFrame, reached: Converged) -> list[Comparison]:
     tests.append(test("realisable", "gain at full rank", full, none, there))
     steps = column(results, WRONG, LOSS, "steps") / column(results, WRONG, "fkl", "steps")
     late, base_late = (int(column(results, WRONG, loss, "censored").sum()) for loss in (LOSS, "fkl"))
-    bounds = (
-        "" if late and base_late else "above" if base_late else "below"
-    )  # which side of the true ratio these lie on
+    bounds = "" if late and base_late else "above" if base_late else "below"  # where cut-off ratios lie
     outcome, about = "steps out of confident mistakes over forward KL's", {"scale": "log", "bounds": bounds}
     tests.append(test("escape", outcome, steps, Region(high=SLOWER), True, censored=late + base_late, **about))
     return tests

@@ -24,6 +24,7 @@ from kdtheory.transport.entropic.kernels import Kernel
 _RATE_OVER = 8  # sweeps between two estimates of a row's rate
 _FIRST, _LARGEST = 1.3, 1.95  # of ω
 _SHRINK = 0.98  # of ω - 1 where the rate does not tell the best
+_QUIET = 16.0  # times the amplified rounding, which products and sums multiply: what a row's error must be above
 _MARGIN = 0.75  # of tol, at which a row stops: its last plain sweep must not end above tol by rounding
 _CHECK_EVERY = {"cpu": 1}  # sweeps between two looks at the errors; each look makes a GPU wait
 _CHECK_EVERY_ELSEWHERE = 8
@@ -127,8 +128,18 @@ class _Rows:
         usable = (rate < 1) & (rate > omega - 1)
         best = torch.minimum(best, (omega + _LARGEST) / 2)  # early rates are those of the way there
         lower = torch.where(torch.isfinite(self.before), 1 + _SHRINK * (omega - 1), omega)
-        self.omega = torch.where(usable, best, lower).unsqueeze(-1)
+        self.omega = torch.minimum(torch.where(usable, best, lower), self._quiet()).unsqueeze(-1)
         self.before = self.error
+
+    def _quiet(self) -> Tensor:
+        """The largest ω at which rounding does not set the error.
+
+        Potentials carry their rounding into the marginals, and over-relaxation amplifies it by ω/(2 - ω), so that in
+        float32 a row could hover above `tol` for ever. Near the end ω therefore falls to 1, where nothing is amplified.
+        """
+        size = (self.p * self.phi.abs()).sum(-1) + (self.q * self.psi.abs()).sum(-1)
+        amplified = self.error / (_QUIET * torch.finfo(size.dtype).eps * size.clamp_min(1.0))
+        return (2 * amplified / (1 + amplified)).clamp_min(1.0).nan_to_num(_LARGEST)
 
     def retire(self, out: Scaling, sweep: int, everything: bool) -> None:
         """Write finished rows to `out` and go on without them; few at a time are left in, copies cost time too."""
