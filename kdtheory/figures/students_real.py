@@ -29,6 +29,7 @@ _LOOK = {
     "fkl-then-tvd": ("forward KL, then TV", "#274e13"),
     "fkl+tree_kl": ("forward KL + λ tree-KL", "#741b47"),
 }
+_DECADE = 10  # a range above this asks for logarithmic axes
 _HARM = -1.0
 """Left end of the axis of gains; what is worse is drawn there, as an arrow with its number."""
 
@@ -54,8 +55,8 @@ def _runs(path: Path) -> Any:
 def _gains(path: Path) -> pd.DataFrame:
     """Saved share of forward KL's excess d-cost and of its d-cost, by condition and loss: value, low, high.
 
-    The value is the ratio of means over seeds; the interval is that of the saved levels, as shares of the mean. No share
-    of an excess whose interval includes 0.
+    The value is the ratio of means over seeds; the interval is that of the saved levels, as shares of the mean. An
+    excess whose interval includes 0 has no shares.
     """
     from kdtheory.students import statistics
 
@@ -105,7 +106,8 @@ def students_real_gain(gains: pd.DataFrame) -> Figure:
         ax.axvline(0, color="0.4", linewidth=0.6)
         ax.axvline(0.1, color="0.4", linewidth=0.6, linestyle=":")
         ax.set(xlabel="saved share of forward KL's excess error", title=label)
-        ax.set_xlim(left=_HARM * 1.08)
+        if chosen["low"].min() < _HARM:
+            ax.set_xlim(left=_HARM * 1.08)
     axes[0].set_yticks(range(len(bases)), [title(name) for name in bases])
     axes[0].invert_yaxis()
     fig.suptitle("full: true levels; hollow: scrambled levels; dotted: a tenth; arrow: beyond the axis", fontsize=8)
@@ -127,11 +129,14 @@ def students_real_front(means: pd.DataFrame) -> Figure:
     """Price and gain: excess negative log-likelihood against excess error, both over the teacher's, narrow students."""
     fig, axes = style.blank((7.6, 3.6), columns=2)
     for ax, (condition, label) in zip(axes, _SOURCES.items(), strict=True):
-        for _, row in means[means["condition"] == condition].iterrows():
+        rows = means[means["condition"] == condition]
+        for _, row in rows.iterrows():
             fill = "white" if row["loss"].endswith(_SCRAMBLED) else colour(row["loss"])
             at = row["cost"] - row["teacher_cost"], row["nll"] - row["teacher_nll"]
             ax.plot(*at, "o", color=colour(row["loss"]), markerfacecolor=fill, markersize=4, label=title(row["loss"]))
-        ax.set(xscale="log", yscale="log", title=label, xlabel="excess error of the median decision (levels)")
+        price = rows["nll"] - rows["teacher_nll"]
+        scale = "log" if price.max() > _DECADE * price.min() else "linear"
+        ax.set(xscale=scale, yscale=scale, title=label, xlabel="excess error of the median decision (levels)")
     axes[0].set_ylabel("excess negative log-likelihood (nats)")
     fig.legend(*axes[0].get_legend_handles_labels(), fontsize=6, frameon=False, loc="outside right center")
     return fig

@@ -85,7 +85,7 @@ def _any_order_will_do() -> tuple[Decisions, int, bool]:
     r"on } W_1 \text{ (or on FKL, then on } W_1\text{) lowers the held-out } d\text{-cost by at least 10 \% and raises "
     r"FKL}",
     source="kdtheory, H5, real metric",
-    expected=Verdict.OPEN,
+    expected=Verdict.UNSUPPORTED,
     domain=_SOURCES[_DIGITS],
     scope="the stored runs",
 )
@@ -104,7 +104,7 @@ def _() -> Evidence:
     "students.real-metric-digits-excess",
     statement=r"\text{The same for the excess of the } d\text{-cost over the teacher's}",
     source="kdtheory, H5, real metric",
-    expected=Verdict.OPEN,
+    expected=Verdict.UNDECIDED,
     domain=_SOURCES[_DIGITS],
     scope="the stored runs",
     uses=("students.real-metric-digits",),
@@ -127,7 +127,7 @@ def _() -> Evidence:
     r"on } W_1 \text{ (or on FKL, then on } W_1\text{) lowers the held-out } d\text{-cost by at least 10 \% and raises "
     r"FKL}",
     source="kdtheory, H5, real metric",
-    expected=Verdict.OPEN,
+    expected=Verdict.UNSUPPORTED,
     domain=_SOURCES[_SERIES],
     scope="the stored runs",
 )
@@ -146,7 +146,7 @@ def _() -> Evidence:
     "students.real-metric-series-excess",
     statement=r"\text{The same for the excess of the } d\text{-cost over the teacher's}",
     source="kdtheory, H5, real metric",
-    expected=Verdict.OPEN,
+    expected=Verdict.UNSUPPORTED,
     domain=_SOURCES[_SERIES],
     scope="the stored runs",
     uses=("students.real-metric-series",),
@@ -177,7 +177,7 @@ ZERO_ONE = experiments.Rule(
     statement=r"\text{On the pixels, the 0-1 cost keeps less than half of what } W_1 \text{ on the line of grey levels "
     r"saves}",
     source="kdtheory, H5, real metric",
-    expected=Verdict.OPEN,
+    expected=Verdict.UNDECIDED,
     domain=_SOURCES[_DIGITS],
     scope="the stored runs",
     uses=("students.real-metric-digits-excess",),
@@ -210,7 +210,7 @@ TREE = experiments.Rule(
     statement=r"\text{On real ordered tokens FKL} + \lambda\,\text{tree-KL lowers the held-out excess } d\text{-cost "
     r"of narrow students by at least 8 \% at no more than 0.5 \% of likelihood}",
     source="kdtheory, H16, real metric",
-    expected=Verdict.OPEN,
+    expected=Verdict.UNDECIDED,
     domain="; ".join(_SOURCES.values()),
     scope="the stored runs",
 )
