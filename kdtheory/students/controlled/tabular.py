@@ -179,7 +179,7 @@ def _steps(loss: str, settings: Settings, p: Tensor, z: Tensor, progress: flows.
 
 
 def curve(path: list[tuple[float, float]]) -> list[dict[str, float]]:
-    """Points equally spaced in time: ``step`` from 0 to `_POINTS`, ``time``, and ``objective``: what has to fall to 1/2.
+    """Points equally spaced in time: ``step`` from 0 to `_POINTS`, ``time``, ``objective``: what has to fall to 1/2.
 
     That is the total variation to the teacher after a mistake, and 1 - q_y from a cold start.
     """
