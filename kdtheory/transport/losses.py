@@ -14,6 +14,7 @@ from kdtheory.transport.api import check_vocabulary, solve_rows
 from kdtheory.transport.costs import TokenCost
 
 _CPU_BLOCK, _GPU_BLOCK = 1 << 17, 1 << 26  # elements of a block of rows: half a MB in float32; a quarter of a GB
+_TREE_ROWS = 32  # at least, of a block on a tree: a node is looked up once for all of them
 
 
 class W1(Loss):
@@ -52,7 +53,8 @@ class W1(Loss):
         rows, tokens = student.shape
         dtype = torch.promote_types(student.dtype, torch.float32)
         value = torch.empty(rows, dtype=dtype, device=student.device)
-        block = max(1, (_CPU_BLOCK if student.device.type == "cpu" else _GPU_BLOCK) // tokens)
+        least = _TREE_ROWS if self.cost.kind == "tree" else 1
+        block = max(least, (_CPU_BLOCK if student.device.type == "cpu" else _GPU_BLOCK) // tokens)
         for start in range(0, rows, block):
             at = slice(start, start + block)
             logits = (z[at].to(dtype) for z in (teacher, student))
