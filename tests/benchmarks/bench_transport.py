@@ -59,6 +59,11 @@ def pot_line(x: np.ndarray, p: np.ndarray, q: np.ndarray) -> np.ndarray:
     return np.array([ot.emd2_1d(x, x, a, b, metric="euclidean") for a, b in zip(p, q, strict=True)])
 
 
+def pot_quantiles(x: np.ndarray, p: np.ndarray, q: np.ndarray) -> np.ndarray:
+    """POT's other function for a line, by quantile functions."""
+    return np.array([ot.wasserstein_1d(x, x, a, b) for a, b in zip(p, q, strict=True)])
+
+
 def line_cases(rows: int, tokens: int) -> Iterator[Case]:
     """W1 on a line. 1e-5: ours starts from float32 logits."""
     at, x = logits(rows, tokens), np.random.default_rng(tokens).uniform(size=tokens)
@@ -71,6 +76,7 @@ def line_cases(rows: int, tokens: int) -> Iterator[Case]:
     yield Case(
         "w1 line", rows, tokens, "POT emd2_1d loop", own, lambda: pot_line(x, p, q), tolerance=1e-5, target=100 * large
     )
+    yield Case("w1 line", rows, tokens, "POT wasserstein_1d loop", own, lambda: pot_quantiles(x, p, q), tolerance=1e-5)
 
 
 def sliced_cases(rows: int, tokens: int) -> Iterator[Case]:
