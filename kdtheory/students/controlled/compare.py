@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,11 +119,32 @@ def family(rows: Sequence[tuple[dict[str, Any], Ratio]]) -> list[dict[str, Any]]
     ]
 
 
-def plateaus(curves: pd.DataFrame, condition: str, column: str = "objective") -> list[dict[str, Any]]:
-    """The plateau rule of `kdtheory.students.statistics` on one column, for every loss of a condition."""
-    rows = curves[curves["condition"] == condition]
-    means = rows.groupby(["loss", "step"], sort=False)[column].mean()
-    return [
-        {"condition": condition, **vars(statistics.convergence(loss, list(means[loss].index), list(means[loss])))}
-        for loss in dict.fromkeys(rows["loss"])
-    ]
+def by_seed(results: pd.DataFrame, condition: str, loss: str, metric: str) -> pd.Series:
+    """A metric of one loss's students, by seed in order.
+
+    Raises
+    ------
+    ValueError
+        If there is none, or some seed lacks it.
+    """
+    rows = results[(results["condition"] == condition) & (results["loss"] == loss)].set_index("seed")[metric]
+    if rows.empty or rows.isna().any():
+        raise ValueError(f"{condition}, {loss}: no {metric} in some seed; every rule needs all of them")
+    return rows.sort_index()
+
+
+def plateaus(curves: pd.DataFrame, conditions: Iterable[str], column: str = "objective") -> list[dict[str, Any]]:
+    """The plateau rule of `kdtheory.students.statistics` on one column, for every loss of these conditions."""
+    found = []
+    for condition in dict.fromkeys(conditions):
+        rows = curves[curves["condition"] == condition]
+        means = rows.groupby(["loss", "step"], sort=False)[column].mean()
+        for loss in dict.fromkeys(rows["loss"]):
+            check = statistics.convergence(loss, list(means[loss].index), list(means[loss]))
+            found.append({"condition": condition, **vars(check)})
+    return found
+
+
+def reached(checks: Iterable[dict[str, Any]]) -> dict[tuple[str, str], bool]:
+    """(Condition, loss) -> whether it has reached its plateau, from the rows of `plateaus`."""
+    return {(row["condition"], row["loss"]): row["converged"] for row in checks}

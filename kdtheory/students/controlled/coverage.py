@@ -238,7 +238,7 @@ def decide(results: pd.DataFrame, curves: pd.DataFrame) -> dict[str, Any]:
     """Per condition one Holm family: W1 against forward KL in void mass and recall, and who has the least void."""
     rows, checks = [], []
     for condition in dict.fromkeys(results["condition"]):
-        found = compare.plateaus(curves, condition)
+        found = compare.plateaus(curves, [condition])
         rows += hypotheses.family(_tests(results, condition, {row["loss"]: row["converged"] for row in found}))
         checks += found
     return {"tests": rows, "convergence": checks}

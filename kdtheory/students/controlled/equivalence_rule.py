@@ -44,8 +44,8 @@ _APART = Region(low=OTHER, refuted_below=SAME)
 def decide(results: pd.DataFrame, curves: pd.DataFrame) -> dict[str, Any]:
     """Tests of H3 (a Holm family each), the distances of every pair, and what the rule without margins would say."""
     conditions = list(dict.fromkeys(results["condition"]))
-    checks = [row for name in conditions for row in compare.plateaus(curves, name)]
-    reached = {(row["condition"], row["loss"]): row["converged"] for row in checks}
+    checks = compare.plateaus(curves, conditions)
+    reached = compare.reached(checks)
     families = [family for name in conditions for family in _families(_View(results, name, reached))]
     return {
         "tests": [row for family in families for row in hypotheses.family(family)],

@@ -34,7 +34,7 @@ FIT = Region(low=RULE["fit_low"], refuted_below=RULE["fit_refuted_below"])
 def decide(results: pd.DataFrame, curves: pd.DataFrame) -> dict[str, Any]:
     """Tests of H12, and the same share in the conditions beside it."""
     conditions = [name for name in dict.fromkeys(results["condition"]) if name in set(curves["condition"])]
-    checks = [row for name in conditions for row in compare.plateaus(curves, name)]
+    checks = compare.plateaus(curves, conditions)
     reached = {row["condition"]: row["converged"] for row in checks if row["loss"] == HARD}
     hard = results[results["loss"] == HARD]
     families = [

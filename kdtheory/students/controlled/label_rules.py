@@ -80,7 +80,7 @@ def decide(results: pd.DataFrame, curves: pd.DataFrame) -> dict[str, Any]:
 def _checked(results: pd.DataFrame, curves: pd.DataFrame) -> list[dict[str, Any]]:
     """Plateau rows with the mean gap and whether the student arrived; the network's minimum is not known."""
     means = results.groupby(["condition", "loss"], sort=False)[["gap", "left"]].mean()
-    checks = [row for name in dict.fromkeys(results["condition"]) for row in compare.plateaus(curves, name)]
+    checks = compare.plateaus(curves, results["condition"])
     for row in checks:
         gap, left = means.loc[(row["condition"], row["loss"])]
         arrived = row["converged"] and (row["condition"].startswith("network") or gap <= SMALL_GAP)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+
 import torch
 from torch import Tensor
 
@@ -16,9 +18,9 @@ _SWEEPS, _TOLERANCE, _LOOK_EVERY = 100, 1e-5, 3
 class _Smooth(Loss):
     """A loss given by its value and its slope in q."""
 
+    @abstractmethod
     def _terms(self, log_p: Tensor, log_q: Tensor) -> tuple[Tensor, Tensor]:
         """Value (...) and slope in q (..., V), up to a constant per row."""
-        raise NotImplementedError
 
     def per_position(self, log_p: Tensor, log_q: Tensor) -> Tensor:
         return self._terms(log_p, log_q)[0]

@@ -197,17 +197,15 @@ def decide(results: pd.DataFrame, curves: pd.DataFrame) -> dict[str, Any]:
     A held-out comparison needs the plateau of the held-out objectives, one on training contexts that of theirs.
     """
     conditions = list(dict.fromkeys(results["condition"]))
-    held = [row for name in conditions for row in compare.plateaus(curves, name)]
-    seen = [row for name in conditions for row in compare.plateaus(curves, name, "train_objective")]
+    held = compare.plateaus(curves, conditions)
+    seen = compare.plateaus(curves, conditions, "train_objective")
     rows = []
     for condition in (name for name in (NARROW, WELL_SAMPLED) if name in conditions):
-        rows += _own(results, condition, "", _reached(held)) + _own(results, condition, "train_", _reached(seen))
-        rows += _against_fkl(results, condition, _reached(held))
+        rows += _own(results, condition, "", compare.reached(held)) + _own(
+            results, condition, "train_", compare.reached(seen)
+        )
+        rows += _against_fkl(results, condition, compare.reached(held))
     return {"comparisons": rows, "capacity": _capacity(results), "convergence": held, "train_convergence": seen}
-
-
-def _reached(checks: list[dict[str, Any]]) -> dict[tuple[str, str], bool]:
-    return {(row["condition"], row["loss"]): row["converged"] for row in checks}
 
 
 def _own(

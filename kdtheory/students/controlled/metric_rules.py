@@ -46,10 +46,9 @@ Converged = dict[tuple[str, str], bool]
 
 def decide(results: pd.DataFrame, curves: pd.DataFrame) -> dict[str, Any]:
     """Tests in one Holm family per hypothesis, gains and ratios of every student, and convergence checks."""
-    conditions = list(dict.fromkeys(results["condition"]))
-    checks = [row for name in conditions for row in compare.plateaus(curves, name)]
-    seen = [row for name in conditions for row in compare.plateaus(curves, name, "train_objective")]
-    reached = {(row["condition"], row["loss"]): row["converged"] for row in checks}
+    checks = compare.plateaus(curves, results["condition"])
+    seen = compare.plateaus(curves, results["condition"], "train_objective")
+    reached = compare.reached(checks)
     tests = []
     for hypothesis, (cost, words) in _COSTS.items():
         tests += family(
@@ -61,24 +60,10 @@ def decide(results: pd.DataFrame, curves: pd.DataFrame) -> dict[str, Any]:
     return {"tests": tests, "curve": curve(results), "convergence": checks, "train_convergence": seen}
 
 
-def table(results: pd.DataFrame, condition: str, loss: str, metric: str) -> pd.Series:
-    """A metric of a student by seed.
-
-    Raises
-    ------
-    ValueError
-        If it is missing.
-    """
-    rows = results[(results["condition"] == condition) & (results["loss"] == loss)].set_index("seed")[metric]
-    if rows.empty or rows.isna().any():
-        raise ValueError(f"{condition}, {loss}: no {metric} in some seed; every rule needs all of them")
-    return rows.sort_index()
-
-
 def gain(results: pd.DataFrame, condition: str, loss: str, metric: str, reference: str = "") -> pd.Series:
     """1 - cost / cost of forward KL's student in `reference` (its own condition if empty), by seed."""
-    base = table(results, reference or condition, "fkl", metric)
-    mine = table(results, condition, loss, metric)
+    base = compare.by_seed(results, reference or condition, "fkl", metric)
+    mine = compare.by_seed(results, condition, loss, metric)
     if list(base.index) != list(mine.index):
         raise ValueError(f"{condition}, {loss}: other seeds than forward KL's")
     return 1 - mine / base
@@ -149,7 +134,7 @@ def curve(results: pd.DataFrame) -> list[dict[str, Any]]:
     for kind in KINDS:
         for place in levels(results, kind):
             columns = {
-                "rho": table(results, place, "w1", f"rho_{TASK}"),
+                "rho": compare.by_seed(results, place, "w1", f"rho_{TASK}"),
                 "gain": gain(results, place, "w1", f"error_{TASK}", kind),
                 "d_cost_gain": gain(results, place, "w1", "d_cost", kind),
             }

@@ -40,8 +40,8 @@ _READINGS = {"H5r": "d-cost", "H5r excess": "excess d-cost"}
 def decide(results: pd.DataFrame, curves: pd.DataFrame) -> dict[str, Any]:
     """Tests (a Holm family per hypothesis), gains of every student, and convergence checks."""
     conditions = list(dict.fromkeys(results["condition"]))
-    checks = [row for name in conditions for row in compare.plateaus(curves, name)]
-    reached = {(row["condition"], row["loss"]): row["converged"] for row in checks}
+    checks = compare.plateaus(curves, conditions)
+    reached = compare.reached(checks)
     views = [View(results, name, reached) for name in conditions]
     narrow = [view for view in views if view.condition in SOURCES]
     families = [

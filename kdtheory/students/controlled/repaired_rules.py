@@ -54,8 +54,8 @@ Converged = dict[tuple[str, str], bool]
 def decide(results: pd.DataFrame, curves: pd.DataFrame) -> dict[str, Any]:
     """Tests of H16 in one Holm family, every student beside forward KL's, and convergence checks."""
     trained = [name for name in dict.fromkeys(results["condition"]) if name != WRONG]
-    checks = [row for name in trained for row in compare.plateaus(curves, name)]
-    reached = {(row["condition"], row["loss"]): row["converged"] for row in checks}
+    checks = compare.plateaus(curves, trained)
+    reached = compare.reached(checks)
     tests = [registered(row) for row in family(_tests(results, reached))]
     return {"tests": tests, "fronts": fronts(results), "escapes": escapes(results), "convergence": checks}
 
@@ -70,10 +70,7 @@ def registered(row: dict[str, Any]) -> dict[str, Any]:
 
 def column(results: pd.DataFrame, condition: str, loss: str, metric: str) -> np.ndarray:
     """A metric by seed; ValueError if it is missing."""
-    rows = results[(results["condition"] == condition) & (results["loss"] == loss)].sort_values("seed")
-    if rows.empty or rows[metric].isna().any():
-        raise ValueError(f"{condition}, {loss}: no {metric} in some seed; every rule needs all of them")
-    return rows[metric].to_numpy(dtype=np.float64)
+    return compare.by_seed(results, condition, loss, metric).to_numpy(dtype=np.float64)
 
 
 def gain(results: pd.DataFrame, condition: str, loss: str, metric: str = "excess") -> np.ndarray:

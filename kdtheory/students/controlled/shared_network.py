@@ -163,7 +163,7 @@ def decide(results: pd.DataFrame, curves: pd.DataFrame) -> dict[str, Any]:
     rows = []
     for metric, where in (("repair_steps", conditions), ("w1", complete), ("tv", [MAIN]), ("kl", [MAIN])):
         rows += compare.family([pair for name in where for pair in _ratios(results, name, metric)])
-    return {"comparisons": rows, "convergence": [row for name in complete for row in compare.plateaus(curves, name)]}
+    return {"comparisons": rows, "convergence": compare.plateaus(curves, complete)}
 
 
 def _ratios(results: pd.DataFrame, condition: str, metric: str) -> list[tuple[dict[str, Any], compare.Ratio]]:

@@ -243,7 +243,7 @@ def decide(results: pd.DataFrame, curves: pd.DataFrame) -> dict[str, Any]:
     conditions = list(dict.fromkeys(results["condition"]))
     return {
         "tests": hypotheses.family(tests),
-        "convergence": [row for name in conditions for row in compare.plateaus(curves, name)],
+        "convergence": compare.plateaus(curves, conditions),
     }
 
 

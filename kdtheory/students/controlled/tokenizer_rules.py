@@ -38,8 +38,8 @@ _BESIDE = (
 
 def decide(results: pd.DataFrame, curves: pd.DataFrame) -> dict[str, Any]:
     """The family of H14 (sorted transport, transport, transport with scrambled embeddings), and one beside it."""
-    checks = [row for name in dict.fromkeys(results["condition"]) for row in compare.plateaus(curves, name)]
-    reached = {(row["condition"], row["loss"]): row["converged"] for row in checks}
+    checks = compare.plateaus(curves, results["condition"])
+    reached = compare.reached(checks)
     tests = []
     for part, asked in (("main", _ASKED), ("beside", _BESIDE)):
         found = []

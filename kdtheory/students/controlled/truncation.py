@@ -225,8 +225,8 @@ def _students(results: pd.DataFrame, condition: str, reached: dict[tuple[str, st
 def decide(results: pd.DataFrame, curves: pd.DataFrame) -> dict[str, Any]:
     """One Holm family per k: failures and growth of reverse KL (usual k), changes of gradients, changes of students."""
     conditions = list(dict.fromkeys(curves["condition"]))
-    checks = [row for name in conditions for row in compare.plateaus(curves, name)]
-    reached = {(row["condition"], row["loss"]): row["converged"] for row in checks}
+    checks = compare.plateaus(curves, conditions)
+    reached = compare.reached(checks)
     rows = []
     for condition in (name for name in dict.fromkeys(results["condition"]) if name != WHOLE):
         tests = _reverse_kl(results) if condition == USUAL else []
