@@ -32,6 +32,17 @@ _LOOK: dict[str, tuple[str, str]] = {  # (title, colour); relatives share a hue
     "fkl+w1": ("forward KL + λ W1", "#134f5c"),
     "hard": ("hard labels", "#7f7f7f"),
     "classic": ("classic mixture", "#b7b7b7"),
+    "symmetric": ("symmetric KL", "#a61c00"),
+    "jsd.1": ("Jensen-Shannon, β = .1", "#b4a7d6"),
+    "jsd.9": ("Jensen-Shannon, β = .9", "#351c75"),
+    "w1-line": ("Wasserstein-1 on a line", "#b6d7a8"),
+    "fkl+hard": ("forward KL + hard labels", "#6fa8dc"),
+    "rkl+hard": ("reverse KL + hard labels", "#ea9999"),
+    "w1+hard": ("Wasserstein-1 + hard labels", "#93c47d"),
+    "fkl/16": ("forward KL on 1/16", "#9fc5e8"),
+    "w1-topk/16": ("top-k W1 on 1/16", "#274e13"),
+    "sinkhorn/16": ("Sinkhorn divergence on 1/16", "#f1c232"),
+    "sinkd/16": ("SinKD on 1/16", "#783f04"),
 }
 FALLBACK = "#434343"
 
@@ -40,6 +51,7 @@ METRIC_TITLES = {
     "rkl": "reverse KL to the teacher (nats)",
     "tv": "total variation to the teacher",
     "w1": "W1 to the teacher (tree diameters)",
+    "d_cost": "cost of decisions (tree diameters)",
     "cross_entropy": "cross-entropy of the text (nats)",
     "agreement": "top-1 agreement with the teacher",
 }

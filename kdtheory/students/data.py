@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import torch
 
 from kdtheory.students import models
-from kdtheory.students.losses import token_tree
 from kdtheory.students.profiles import Profile
 from kdtheory.students.tasks import Workspace
 from kdtheory.students.teacher import CachedTeacher, LiveTeacher, Teacher
+from kdtheory.students.token_metrics import TokenMetrics
 from kdtheory.students.tokens import Blocks
 
 _SELECTION = 20_240_601  # seed of the choice of blocks: one choice for all profiles, seeds and losses
@@ -73,11 +72,11 @@ def select(blocks: Blocks, profile: Profile) -> dict[str, np.ndarray]:
 
 @dataclass(frozen=True)
 class Lesson:
-    """Blocks and teachers of the three sets, and the ground metric."""
+    """Blocks and teachers of the three sets, and the ground metrics."""
 
     blocks: dict[str, np.ndarray]
     teachers: dict[str, Teacher]
-    cost: Any
+    metrics: TokenMetrics
 
     @classmethod
     def open(cls, workspace: Workspace, blocks: Blocks, device: torch.device) -> Lesson:
@@ -90,12 +89,12 @@ class Lesson:
         """
         profile, chosen = workspace.profile, select(blocks, workspace.profile)
         weights = workspace.weights(workspace.teacher_task())
-        cost = token_tree(models.embeddings(weights))
+        metrics = TokenMetrics(models.embeddings(weights))
         if profile.cache_teacher:
             teachers: dict[str, Teacher] = {
                 split: CachedTeacher(workspace.cache_path(split), key=workspace.cache_key(split)) for split in chosen
             }
-            return cls(chosen, teachers, cost)
+            return cls(chosen, teachers, metrics)
         model = models.build(profile, profile.teacher, seed=0)
         model.load_state_dict(weights)
-        return cls(chosen, {split: LiveTeacher(model, chosen[split], device) for split in chosen}, cost)
+        return cls(chosen, {split: LiveTeacher(model, chosen[split], device) for split in chosen}, metrics)

@@ -84,7 +84,12 @@ def run(
     with bars(progress) as shown:
         prepared = prepare(profile, out / "work", [*profile.seeds], bars=shown, cluster=cluster)
         rates = tuning.rates(prepared.workspace, bars=shown, cluster=cluster, anew=tune)
-        todo = [Task("student", seed, loss, rates.chosen[loss]) for seed in profile.seeds for loss in profile.losses]
+        todo = [
+            Task("student", seed, loss, rates.chosen[loss])
+            for seed in profile.seeds
+            for loss in profile.losses
+            if seed in profile.seeds_of(loss)
+        ]
         if not resume:
             _forget(prepared.workspace, todo)
         sweep.run(todo, prepared.workspace, stage="students", bars=shown, cluster=cluster)

@@ -1,4 +1,4 @@
-"""The losses of the experiment by their short names, and the token cost they share."""
+"""Losses by the short names that experiments share, with one token cost."""
 
 from __future__ import annotations
 
@@ -7,44 +7,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from kdtheory.students.profiles import LOSSES
-
 if TYPE_CHECKING:
     from kdtheory.divergences.protocol import Loss
 
-TITLES = {
-    "hard": "hard labels",
-    "classic": "classic mixture",
-    "fkl": "forward KL",
-    "rkl": "reverse KL",
-    "jsd": "Jensen-Shannon",
-    "tvd": "total variation",
-    "skl": "skew KL",
-    "srkl": "skew reverse KL",
-    "akl": "adaptive KL",
-    "w1": "Wasserstein-1 (token tree)",
-    "fkl+w1": "forward KL + λ Wasserstein-1",
-}
-
-
-def token_tree(embedding: Tensor) -> Any:
-    """Tree cost over tokens from the teacher's output embeddings (V, width), scaled to diameter 1.
-
-    With diameter 1 the transport cost of a pair (p, q) is at most their total variation.
-
-    Raises
-    ------
-    ValueError
-        If all embeddings coincide (a teacher that was never trained cannot order its tokens).
-    """
-    from kdtheory.transport import TokenCost
-    from kdtheory.transport.tree import tree_from_embedding
-
-    parent, weight = tree_from_embedding(embedding.numpy())
-    diameter = TokenCost.tree(parent, weight).diameter
-    if not diameter > 0:
-        raise ValueError("the token tree has diameter 0: all embeddings of the teacher coincide")
-    return TokenCost.tree(parent, weight / diameter)
+NAMES = ("hard", "classic", "fkl", "rkl", "jsd", "tvd", "skl", "srkl", "akl", "w1", "fkl+w1")
 
 
 def build(name: str, *, cost: Any, transport_weight: float) -> Loss:
@@ -53,9 +19,9 @@ def build(name: str, *, cost: Any, transport_weight: float) -> Loss:
     Parameters
     ----------
     name : str
-        One of `kdtheory.students.profiles.LOSSES`.
+        One of `NAMES`.
     cost : TokenCost
-        Ground metric of ``w1`` and ``fkl+w1``.
+        TokenMetrics metric of ``w1`` and ``fkl+w1``.
     transport_weight : float
         λ of ``fkl+w1``.
 
@@ -66,8 +32,8 @@ def build(name: str, *, cost: Any, transport_weight: float) -> Loss:
     """
     import kdtheory as kd
 
-    if name not in LOSSES:
-        raise ValueError(f"losses: {name!r} is unknown; known: {', '.join(LOSSES)}")
+    if name not in NAMES:
+        raise ValueError(f"losses: {name!r} is unknown; known: {', '.join(NAMES)}")
     if name == "hard":
         return kd.divergence("cross_entropy")
     if name == "classic":
@@ -81,13 +47,12 @@ def build(name: str, *, cost: Any, transport_weight: float) -> Loss:
     return kd.divergence(name)
 
 
-def training_loss(loss: Loss, name: str, *, student_logits: Tensor, log_p: Tensor | None, labels: Tensor) -> Tensor:
-    """Mean loss of a batch; only ``hard`` and ``classic`` see the text, and ``hard`` sees nothing else."""
-    if name == "hard":
-        return loss.loss(student_logits=student_logits, labels=labels)
-    if name == "classic":
-        return loss.loss(student_logits=student_logits, teacher_logits=log_p, labels=labels)
-    return loss.loss(student_logits=student_logits, teacher_logits=log_p)
+def training_loss(
+    loss: Loss, name: str, *, student_logits: Tensor, log_p: Tensor | None, labels: Tensor, mask: Tensor | None = None
+) -> Tensor:
+    """Mean loss of a batch over the counted positions; ``hard`` sees the text and nothing else."""
+    teacher = log_p if needs_teacher(name) else None
+    return loss.loss(student_logits=student_logits, teacher_logits=teacher, labels=labels, mask=mask)
 
 
 def needs_teacher(name: str) -> bool:

@@ -8,8 +8,14 @@ from typing import Any
 
 from kdtheory.students.store import digest
 
-LOSSES = ("hard", "classic", "fkl", "rkl", "jsd", "tvd", "skl", "srkl", "akl", "w1", "fkl+w1")
+LOSSES = (
+    *("hard", "classic", "fkl", "rkl", "symmetric", "jsd.1", "jsd", "jsd.9", "tvd", "skl", "srkl", "akl"),
+    *("w1", "w1-line", "fkl+w1", "fkl+hard", "rkl+hard", "w1+hard", "fkl/16", "w1-topk/16", "sinkhorn/16", "sinkd/16"),
+)
 """Losses of the experiment, in the order of its tables; `kdtheory.students.losses` says what each one is."""
+
+PILOT_SEEDS = 3
+_NOT_SETTINGS = ("name", "seeds", "losses", "pilots", "workers")
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,8 @@ class Profile:
         Blocks the students learn from; validation blocks of the curves; test blocks of the final metrics.
     seeds, tuning_seed : tuple of int, int
         Evaluation seeds, and the seed learning rates are chosen with; it is not among them.
+    losses, pilots : tuple of str
+        What is compared; those of them that have the first `PILOT_SEEDS` seeds only.
     learning_rates : tuple of float
         The grid, one for all losses. With a single entry nothing is tuned.
     transport_weight : float
@@ -75,6 +83,7 @@ class Profile:
     test_blocks: int = 512
     seeds: tuple[int, ...] = (0, 1, 2)
     losses: tuple[str, ...] = LOSSES
+    pilots: tuple[str, ...] = ()
     learning_rates: tuple[float, ...] = (3e-3,)
     tuning_seed: int = 1000
     transport_weight: float = 1.0
@@ -92,7 +101,7 @@ class Profile:
             raise ValueError(f"tuning_seed = {self.tuning_seed} is also an evaluation seed: choose another")
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds = {self.seeds}: give at least one, each once")
-        if unknown := [name for name in self.losses if name not in LOSSES]:
+        if unknown := [name for name in (*self.losses, *self.pilots) if name not in LOSSES]:
             raise ValueError(f"losses: {unknown[0]!r} is unknown; known: {', '.join(LOSSES)}")
         if self.architecture not in ("gpt2", "llama"):
             raise ValueError(f"architecture = {self.architecture!r}: choose gpt2 or llama")
@@ -101,9 +110,13 @@ class Profile:
         return self.name
 
     def settings(self) -> dict[str, Any]:
-        """What the numbers depend on: all fields but the name, the seeds, the losses and the number of workers."""
+        """What the numbers depend on: all fields but the name, the seeds, the losses and the workers."""
         fields = asdict(self)
-        return {key: fields[key] for key in fields if key not in ("name", "seeds", "losses", "workers")}
+        return {key: fields[key] for key in fields if key not in _NOT_SETTINGS}
+
+    def seeds_of(self, loss: str) -> tuple[int, ...]:
+        """Seeds that a loss is trained with."""
+        return self.seeds[:PILOT_SEEDS] if loss in self.pilots else self.seeds
 
     @property
     def hash(self) -> str:
@@ -126,9 +139,18 @@ SMOKE = Profile(
     train_blocks=128,
     curve_blocks=16,
     test_blocks=32,
+    losses=("hard", "classic", "fkl", "rkl", "tvd", "w1", "fkl+w1", "w1+hard", "fkl/16", "sinkhorn/16"),
     workers=1,
 )
-CPU = Profile(name="cpu", learning_rates=(5e-4, 1e-3, 2e-3, 4e-3, 8e-3))
+CPU = Profile(
+    name="cpu",
+    seeds=tuple(range(10)),
+    pilots=(
+        *("classic", "symmetric", "jsd.1", "jsd.9", "srkl", "akl", "w1-line"),
+        *("fkl/16", "w1-topk/16", "sinkhorn/16", "sinkd/16"),
+    ),
+    learning_rates=(5e-4, 1e-3, 2e-3, 4e-3, 8e-3),
+)
 GPU = Profile(
     name="gpu",
     vocabulary=8192,

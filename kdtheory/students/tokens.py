@@ -65,7 +65,11 @@ def train_tokenizer(corpus: Corpus, vocabulary: int) -> Tokenizer:
 def encode(tokenizer: Tokenizer, texts: list[str], length: int, split: str) -> np.ndarray:
     """Documents joined by the end token and cut into blocks of `length` + 1 tokens, (N, length + 1) int64."""
     end = [tokenizer.token_to_id(END)]
-    stream = np.concatenate([np.array(item.ids + end) for item in tokenizer.encode_batch(texts)])
+    return cut(np.concatenate([np.array(item.ids + end) for item in tokenizer.encode_batch(texts)]), length, split)
+
+
+def cut(stream: np.ndarray, length: int, split: str) -> np.ndarray:
+    """A stream of tokens (M,) as blocks of `length` + 1 tokens, (N, length + 1) int64; the rest is left out."""
     # block k starts at the last token of block k - 1: every token is predicted exactly once
     count = (len(stream) - 1) // length
     if count < 1:

@@ -14,11 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdtheory.students import evaluate, losses, models, provenance, store
+from kdtheory.students import evaluate, losses, models, provenance, store, text_losses
 from kdtheory.students.data import Lesson, batch_rows, select
 from kdtheory.students.profiles import Profile, Shape
 from kdtheory.students.tasks import Task, Workspace
 from kdtheory.students.teacher import Teacher
+from kdtheory.students.token_metrics import TokenMetrics
 from kdtheory.students.tokens import Blocks
 
 Report = Callable[[str, int, int], None]
@@ -59,9 +60,9 @@ class Trainer:
         self.every = max(self.steps // (profile.evaluations if lesson else _PRETRAINING_EVALUATIONS), 1)
         self.lesson = lesson
         self.blocks, self.held_out = _blocks(task, profile, blocks, lesson)
-        self.loss = losses.build(
-            task.loss, cost=lesson.cost if lesson else None, transport_weight=profile.transport_weight
-        )
+        # teacher and warm start learn from hard labels, before there is a teacher to take a metric from
+        metrics = lesson.metrics if lesson else TokenMetrics(torch.zeros(0, 0))
+        self.loss = text_losses.build(task.loss, metrics=metrics, transport_weight=profile.transport_weight)
         model = models.build(profile, shape, seed=task.seed)
         if task.kind == "student":
             model.load_state_dict(workspace.weights(workspace.warm_task(task.seed)))
@@ -106,15 +107,18 @@ class Trainer:
 
     def _batch_loss(self) -> Tensor:
         rows = batch_rows(self.task.kind, self.task.seed, self.step, batch=self.batch, count=len(self.blocks))
-        rows = rows[self.accelerator.process_index :: self.accelerator.num_processes]  # equal parts: means average
+        own = slice(self.accelerator.process_index, None, self.accelerator.num_processes)  # equal parts: means average
+        rows, places = rows[own], torch.arange(self.batch)[own]
         tokens = torch.from_numpy(self.blocks[rows]).to(self.accelerator.device)
         log_p = None
         if self.lesson and losses.needs_teacher(self.task.loss):
             log_p = self.lesson.teachers["train"].log_probs(rows).to(self.accelerator.device)
         with self.accelerator.autocast():
             student_logits = models.logits(self.model, tokens[:, :-1])
+        mask = text_losses.counted(self.task.loss, step=self.step, rows=places, length=self.profile.length)
+        mask = None if mask is None else mask.to(tokens.device)
         return losses.training_loss(
-            self.loss, self.task.loss, student_logits=student_logits, log_p=log_p, labels=tokens[:, 1:]
+            self.loss, self.task.loss, student_logits=student_logits, log_p=log_p, labels=tokens[:, 1:], mask=mask
         )
 
     def _evaluate(self) -> None:
@@ -123,7 +127,8 @@ class Trainer:
             self.model, self.held_out, teacher, loss=self.loss, name=self.task.loss, device=self.accelerator.device
         )
         tokens = self.step * self.batch * self.profile.length
-        self.curve.append({"step": self.step, "tokens": tokens, "seconds": self.seconds["wall"], **point})
+        spent = {"seconds": self.seconds["wall"], "cpu_seconds": self.seconds["cpu"]}
+        self.curve.append({"step": self.step, "tokens": tokens, **spent, **point})
 
     # -- files -------------------------------------------------------------------------------------------------------
     def _state(self) -> dict[str, Any]:
@@ -154,7 +159,7 @@ class Trainer:
                 self.model,
                 self.lesson.blocks["test"],
                 self.lesson.teachers["test"],
-                cost=self.lesson.cost,
+                tree=self.lesson.metrics.tree,
                 device=self.accelerator.device,
             )
         facts |= {"peak_memory_mib": peak_memory_mib(), "device": device_name(), "threads": torch.get_num_threads()}

@@ -40,25 +40,37 @@ def rates(workspace: Workspace, *, bars: Bars, cluster: Cluster | None = None, a
     profile = workspace.profile
     if len(profile.learning_rates) == 1:
         return Rates(dict.fromkeys(profile.losses, profile.learning_rates[0]), "fixed by the profile, not tuned")
-    if not anew:
-        for folder in (workspace.folder.parent, published.folder()):
-            if folder and (path := folder / FILE).exists() and (found := _fitting(path, profile, bars)):
-                return found
-    return tune(workspace, bars=bars, cluster=cluster)
+    known = {} if anew else _stored(workspace, bars)
+    if missing := [loss for loss in profile.losses if loss not in known]:
+        return tune(workspace, missing, known, bars=bars, cluster=cluster)
+    return Rates(_chosen(known, profile), f"stored ({FILE})")
 
 
-def tune(workspace: Workspace, *, bars: Bars, cluster: Cluster | None = None) -> Rates:
-    """Train every loss at every rate of the grid with the tuning seed; keep the best and store the table."""
+Tried = dict[str, list[dict[str, Any]]]
+"""What the tuning seed found: for each loss, a row per learning rate."""
+
+
+def tune(
+    workspace: Workspace, losses: Sequence[str], known: Tried, *, bars: Bars, cluster: Cluster | None = None
+) -> Rates:
+    """Train these losses at every rate of the grid with the tuning seed, and store the table with what was known."""
     p = workspace.profile
     sweep.run([workspace.warm_task(p.tuning_seed)], workspace, stage="warm start (tuning)", bars=bars, cluster=cluster)
-    grid = [Task("student", p.tuning_seed, loss, rate) for loss in p.losses for rate in p.learning_rates]
+    grid = [Task("student", p.tuning_seed, loss, rate) for loss in losses for rate in p.learning_rates]
     sweep.run(grid, workspace, stage="learning rates", bars=bars, cluster=cluster)
-    table = [{"loss": task.loss, "learning_rate": task.learning_rate, **_outcome(workspace, task)} for task in grid]
+    tried = {**known, **{loss: [] for loss in losses}}
+    for task in grid:
+        tried[task.loss].append({"loss": task.loss, "learning_rate": task.learning_rate, **_outcome(workspace, task)})
+    table = [row for rows in tried.values() for row in rows]
     chosen = choose(table)
     payload = {"profile": p.name, "seed": p.tuning_seed, "grid": list(p.learning_rates), "table": table}
     path = workspace.folder.parent / FILE
     store.write_json(path, {**payload, "chosen": chosen, "at_edge": at_edge(chosen, p.learning_rates)}, key=p.hash)
-    return Rates(chosen, f"tuned on validation text with seed {p.tuning_seed}")
+    return Rates(_chosen(tried, p), f"tuned on validation text with seed {p.tuning_seed}")
+
+
+def _chosen(tried: Tried, profile: Profile) -> dict[str, float]:
+    return choose([row for loss in profile.losses for row in tried[loss]])
 
 
 def choose(table: Sequence[dict[str, Any]]) -> dict[str, float]:
@@ -89,15 +101,21 @@ def _outcome(workspace: Workspace, task: Task) -> dict[str, float]:
     return {"objective": last["objective"], "fkl": last["fkl"], "cross_entropy": last["cross_entropy"]}
 
 
-def _fitting(path: Path, profile: Profile, bars: Bars) -> Rates | None:
+def _stored(workspace: Workspace, bars: Bars) -> Tried:
+    """What this folder and the published run hold for these settings; the former counts first."""
+    found: Tried = {}
+    for folder in (workspace.folder.parent, published.folder()):
+        if folder and (path := folder / FILE).exists():
+            found = {**_fitting(path, workspace.profile, bars), **found}
+    return found
+
+
+def _fitting(path: Path, profile: Profile, bars: Bars) -> Tried:
     try:
         stored = store.read_json(path, key=profile.hash)
     except store.StoredFileError as error:
         if "belongs to configuration" not in str(error):
             raise
         bars.say(f"{path.name} was chosen for other settings and is not used here")
-        return None
-    if missing := [loss for loss in profile.losses if loss not in stored["chosen"]]:
-        bars.say(f"{path.name} lacks {', '.join(missing)}: tuning all losses again")
-        return None
-    return Rates({loss: stored["chosen"][loss] for loss in profile.losses}, f"stored ({path.name})")
+        return {}
+    return {loss: [row for row in stored["table"] if row["loss"] == loss] for loss in stored["chosen"]}

@@ -12,10 +12,10 @@ import torch
 
 import kdtheory as kd
 from kdtheory.claims.students import metric as claims
-from kdtheory.students import losses
 from kdtheory.students.controlled import low_rank, metric, metric_losses, metric_rules, metric_tasks
 from kdtheory.students.controlled.metric_losses import Sinkhorn
 from kdtheory.students.controlled.metric_tasks import Ground
+from kdtheory.students.token_metrics import TokenMetrics
 
 CPU = torch.device("cpu")
 SMALL = metric.EXPERIMENT.profile("smoke").conditions["rank-2"].settings
@@ -28,7 +28,7 @@ def pair():
     """Two seeds' token trees, as the library has them and as the experiment does, and logits (2, 5, 12)."""
     generator = torch.Generator().manual_seed(0)
     points = [low_rank.embeddings(low_rank.Settings(tokens=12), generator) for _ in range(2)]
-    costs = [losses.token_tree(x) for x in points]
+    costs = [TokenMetrics(x).tree for x in points]
     ground = Ground(*(torch.stack(part) for part in zip(*(metric_tasks.tree(x) for x in points), strict=True)))
     teacher, student = torch.randn(2, 2, 5, 12, generator=generator, dtype=torch.float64) * 3
     return costs, ground, teacher, student

@@ -11,6 +11,7 @@ from scipy.spatial.distance import squareform
 
 from kdtheory.students import evaluate, losses, models, store
 from kdtheory.students.teacher import CachedTeacher, LiveTeacher, write_cache
+from kdtheory.students.token_metrics import TokenMetrics
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,7 @@ def test_metrics_are_the_plain_sums(setting):
     q = probabilities(student, blocks)
     p = np.exp(losses.float64_log_softmax(lesson.teachers["test"].log_probs(np.arange(len(blocks)))).numpy())
     found = evaluate.student_metrics(
-        student, blocks, lesson.teachers["test"], cost=lesson.cost, device=torch.device("cpu")
+        student, blocks, lesson.teachers["test"], tree=lesson.metrics.tree, device=torch.device("cpu")
     )
     labels = blocks[:, 1:]
     assert found["fkl"] == pytest.approx((p * np.log(p / q)).sum(-1).mean(), rel=1e-10)
@@ -56,7 +57,7 @@ def test_tree_w1_is_the_transport_problem(setting, prepared):
     lesson, _ = setting
     weights = prepared.workspace.weights(prepared.workspace.teacher_task())
     keep = 12  # tokens: the program has 144 variables
-    distances = np.asarray(lesson.cost.matrix())
+    distances = np.asarray(lesson.metrics.tree.matrix())
     rng = np.random.default_rng(0)
     size = prepared.workspace.profile.vocabulary
     for _ in range(3):
@@ -72,7 +73,9 @@ def test_tree_w1_is_the_transport_problem(setting, prepared):
         with np.errstate(divide="ignore"):
             log_p, log_q = (torch.from_numpy(np.log(x)) for x in (p, q))
         label = torch.tensor(int(support[0]))
-        assert float(evaluate.positions(log_p, log_q, label, lesson.cost)["w1"]) == pytest.approx(plan.fun, abs=1e-7)
+        assert float(evaluate.positions(log_p, log_q, label, lesson.metrics.tree)["w1"]) == pytest.approx(
+            plan.fun, abs=1e-7
+        )
     assert distances.max() == pytest.approx(1.0)
     assert models.embeddings(weights).shape == (size, prepared.workspace.profile.teacher.width)
 
@@ -81,7 +84,7 @@ def test_token_tree_orders_tokens_as_the_dendrogram_does(prepared):
     """Tree distances rank all pairs as some dendrogram of scipy does (cophenetic distances, one common scale)."""
     weights = prepared.workspace.weights(prepared.workspace.teacher_task())
     points = models.embeddings(weights).numpy()
-    tree = squareform(np.asarray(losses.token_tree(torch.from_numpy(points)).matrix()), checks=False)
+    tree = squareform(np.asarray(TokenMetrics(torch.from_numpy(points)).tree.matrix()), checks=False)
     methods = ("average", "complete", "single", "ward", "weighted")
     correlations = {method: np.corrcoef(tree, cophenet(linkage(points, method)))[0, 1] for method in methods}
     assert max(correlations.values()) > 0.999, correlations
@@ -89,7 +92,7 @@ def test_token_tree_orders_tokens_as_the_dendrogram_does(prepared):
 
 def test_equal_embeddings_have_no_tree():
     with pytest.raises(ValueError, match="embeddings"):
-        losses.token_tree(torch.ones(8, 3, dtype=torch.float64))
+        _ = TokenMetrics(torch.ones(8, 3, dtype=torch.float64)).tree
 
 
 def test_stored_teacher_is_the_model(setting, prepared, tmp_path):

@@ -190,7 +190,42 @@ def test_table_holds_back_without_a_plateau():
     assert found["rkl", "fkl"] == "pilot: undecided"
 
 
-def test_table_refuses_unequal_seeds():
+def test_losses_with_fewer_seeds_are_pilots_and_leave_the_family_alone():
+    """Ten seeds of two losses, three of another: the third decides nothing and changes no adjusted p-value."""
+    rng = np.random.default_rng(3)
+    rows = [
+        {"loss": loss, "seed": seed, **{metric: 1.0 + rng.normal() / 100 + shift for metric in METRICS}}
+        for loss, shift, seeds in (("fkl", 0.0, 10), ("rkl", 0.1, 10), ("akl", 0.2, 3))
+        for seed in range(seeds)
+    ]
+    results = pd.DataFrame(rows)
+    curves = pd.DataFrame(
+        [
+            {"loss": row["loss"], "seed": row["seed"], "step": step, "objective": 1.0}
+            for row in rows
+            for step in (0, 3, 4)
+        ]
+    )
+    found, _ = statistics.table(results, curves)
+    by_loss = {row["loss"]: row for row in found if row["metric"] == "tv"}
+    assert by_loss["rkl"]["decision"] == "higher"
+    assert by_loss["akl"]["decision"] == "pilot: higher"
+    assert (by_loss["akl"]["seeds"], by_loss["rkl"]["seeds"]) == (3, 10)
+    alone, _ = statistics.table(results[results["loss"] != "akl"], curves[curves["loss"] != "akl"])
+    assert {row["metric"]: row["p_holm"] for row in alone} == {
+        row["metric"]: row["p_holm"] for row in found if row["loss"] == "rkl"
+    }
+
+
+def test_losses_without_a_common_seed_are_refused():
+    rows = [{"loss": loss, "seed": seed, **dict.fromkeys(METRICS, 1.0)} for seed, loss in enumerate(("fkl", "rkl"))]
+    curves = pd.DataFrame([{**row, "step": step, "objective": 1.0} for row in rows for step in (0, 3, 4)])
+    with pytest.raises(ValueError, match="rkl and fkl have no seed"):
+        statistics.table(pd.DataFrame(rows), curves)
+
+
+def test_a_diverged_run_is_not_left_out():
     results, curves = frames(0.05, 3)
-    with pytest.raises(ValueError, match="same seeds"):
-        statistics.table(results.iloc[:-1], curves)
+    results.loc[1, "tv"] = float("nan")
+    with pytest.raises(ValueError, match="tv of rkl, seed 0 is nan"):
+        statistics.table(results, curves)

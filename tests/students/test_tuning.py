@@ -53,13 +53,24 @@ def test_tuning_is_stored_and_used_again(grid):
 def test_rates_for_other_settings_are_not_used(grid):
     key = replace(grid.profile, steps=16).hash
     path = grid.folder.parent / tuning.FILE
-    store.write_json(path, {"chosen": {"fkl": 9.0, "rkl": 9.0}}, key=key)
-    assert tuning._fitting(path, grid.profile, Bars()) is None
-    store.write_json(path, {"chosen": {"fkl": 9.0}}, key=grid.profile.hash)
-    assert tuning._fitting(path, grid.profile, Bars()) is None
+    absurd = [{"loss": loss, "learning_rate": 9.0, "objective": 0.0} for loss in ("fkl", "rkl")]
+    store.write_json(path, {"chosen": {"fkl": 9.0, "rkl": 9.0}, "table": absurd}, key=key)
+    assert set(tuning.rates(grid, bars=Bars()).chosen.values()) <= set(grid.profile.learning_rates)
     path.write_text(path.read_text()[:-20])
     with pytest.raises(store.StoredFileError, match="truncated"):
         tuning.rates(grid, bars=Bars())
+
+
+def test_only_losses_without_a_rate_are_tuned(grid):
+    """A new loss leaves the others' rates as they were chosen; the control: tuning anew does not."""
+    absurd = [{"loss": "fkl", "learning_rate": 9.0, "objective": 0.0}]
+    path = grid.folder.parent / tuning.FILE
+    store.write_json(path, {"chosen": {"fkl": 9.0}, "table": absurd}, key=grid.profile.hash)
+    found = tuning.rates(grid, bars=Bars()).chosen
+    assert found["fkl"] == 9.0
+    assert found["rkl"] in grid.profile.learning_rates
+    assert {row["loss"] for row in store.read_json(path, key=grid.profile.hash)["table"]} == {"fkl", "rkl"}
+    assert tuning.rates(grid, bars=Bars(), anew=True).chosen["fkl"] in grid.profile.learning_rates
 
 
 def test_one_rate_needs_no_tuning(workspace):

@@ -22,6 +22,7 @@ import kdtheory as kd
 from kdtheory.students import evaluate, losses, statistics
 from kdtheory.students.controlled import compare
 from kdtheory.students.controlled.design import Condition, Experiment, Outcome, Profile, one_by_one
+from kdtheory.students.token_metrics import TokenMetrics
 
 LOSSES = ("fkl", "rkl", "jsd", "tvd", "w1", "fkl+w1")
 CRITERIA = {"fkl": "kl", "rkl": "rkl", "tvd": "tv", "w1": "w1"}
@@ -119,7 +120,7 @@ def problem(settings: Settings, seed: int) -> Problem:
     log_p = torch.log_softmax(settings.scale * features @ points.T, -1)
     first = torch.randn(settings.features, settings.rank, generator=generator) / math.sqrt(settings.features)
     second = 0.3 * torch.randn(settings.rank, settings.tokens, generator=generator)
-    cold = Problem(features, log_p, losses.token_tree(points), (first, second, torch.zeros(settings.tokens)))
+    cold = Problem(features, log_p, TokenMetrics(points).tree, (first, second, torch.zeros(settings.tokens)))
     weights, _ = _train(cold, settings, "fkl", settings.warm_rate, settings.warm_steps, points=0)
     return replace(cold, weights=weights)
 

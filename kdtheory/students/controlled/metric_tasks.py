@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdtheory.students import losses
 from kdtheory.students.controlled import batched, low_rank
+from kdtheory.students.token_metrics import TokenMetrics
 
 METRICS = ("embeddings", "random", "zero-one")
 """Ground metrics: the tree of the teacher's token embeddings, one of Gaussian points that have nothing to do with it,
@@ -98,7 +98,7 @@ class Problem:
 
 def tree(points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Members (V, E), lengths (E), distances (V, V) of the token tree of embeddings (V, d), diameter 1."""
-    return _expanded(losses.token_tree(points))
+    return _expanded(TokenMetrics(points).tree)
 
 
 def _expanded(cost: Any) -> tuple[Tensor, Tensor, Tensor]:

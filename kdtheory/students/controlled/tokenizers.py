@@ -30,7 +30,7 @@ from torch import Tensor
 import kdtheory as kd
 from kdtheory.students.controlled import batched, tokenizer_rules
 from kdtheory.students.controlled.design import Condition, Experiment, Outcome, Profile
-from kdtheory.students.losses import token_tree
+from kdtheory.students.token_metrics import TokenMetrics
 
 LOSSES = ("uld", "w1", "tree", "sinkhorn", "index", "relabelled")
 """Sorted transport; exact W1 with the cross-vocabulary cost, W1 on the token tree of the same embeddings, and the
@@ -185,7 +185,7 @@ def _transport(name: str, settings: Settings, given: Problem) -> Callable[[Tenso
 
     def loss(points: Tensor) -> Any:
         if name == "tree":
-            return kd.divergence("w1", cost=token_tree(points.cpu()))
+            return kd.divergence("w1", cost=TokenMetrics(points.cpu()).tree)
         if name == "w1":
             return kd.divergence("w1", cost=union(points))
         return kd.divergence("sinkhorn", cost=union(points), epsilon=settings.epsilon, tol=1e-3, max_iter=100)
