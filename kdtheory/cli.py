@@ -2,13 +2,14 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
-from kdtheory.students import controlled
+from kdtheory.console import console, fail, listed, numbers
+from kdtheory.distill_command import distill
+from kdtheory.students import EXPERIMENT, PAIRS, controlled
 
 app = typer.Typer(
     name="kdtheory",
@@ -18,7 +19,7 @@ app = typer.Typer(
 )
 
 
-EXPERIMENTS = ("students", *controlled.NAMES)
+EXPERIMENTS = (EXPERIMENT, PAIRS, *controlled.NAMES)
 
 
 class Profile(StrEnum):
@@ -29,13 +30,7 @@ class Profile(StrEnum):
     gpu = "gpu"
 
 
-def _console() -> Console:
-    return Console(highlight=False)
-
-
-def _fail(message: object, code: int) -> NoReturn:
-    Console(stderr=True, highlight=False).print(f"[red]error[/]: {escape(str(message))}", soft_wrap=True)
-    raise typer.Exit(code)
+app.command()(distill)
 
 
 @app.command()
@@ -54,14 +49,14 @@ def verify(
 
     from kdtheory.ledger import RegistrationError, report, runner
 
-    console = _console()
+    screen = console()
     try:
-        results = runner.run(names or (), workers=workers, progress=partial(report.progress, console))
+        results = runner.run(names or (), workers=workers, progress=partial(report.progress, screen))
     except runner.UnknownNameError as error:
-        _fail(error, 2)
+        fail(error, 2)
     except RegistrationError as error:
-        _fail(error, 1)
-    report.print_results(console, results)
+        fail(error, 1)
+    report.print_results(screen, results)
     if json is not None:
         report.save_json(results, json)
     if any(result.failures for result in results):
@@ -79,10 +74,10 @@ def show(id: Annotated[str, typer.Argument(metavar="ID", help="Such as gradients
 
     registry = claims.load()
     if id not in registry:
-        _fail(runner.UnknownNameError(id, registry.ids), 2)
+        fail(runner.UnknownNameError(id, registry.ids), 2)
     item = registry[id]
     result = runner.run_claim(item)
-    report.print_claim(_console(), item, result)
+    report.print_claim(console(), item, result)
     if result.failures:
         raise typer.Exit(1)
 
@@ -101,21 +96,9 @@ def list_claims(chapter: Annotated[str | None, typer.Option(help="Only this chap
     coverage = sources.coverage()
     known = {*coverage, *(item.chapter for item in registry)}
     if chapter is not None and chapter not in known:
-        _fail(runner.UnknownNameError(chapter, known), 2)
+        fail(runner.UnknownNameError(chapter, known), 2)
     items = [item for item in registry if chapter in (None, item.chapter)]
-    report.print_list(_console(), items, {name: counts for name, counts in coverage.items() if chapter in (None, name)})
-
-
-def _listed(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def _numbers(text: str) -> list[int]:
-    parts = _listed(text)
-    for index, part in enumerate(parts):
-        if not part.isdecimal():
-            _fail(f"--seeds: entry {index} is {part!r}; give whole numbers separated by commas, such as 0,1,2", 2)
-    return [int(part) for part in parts]
+    report.print_list(console(), items, {name: counts for name, counts in coverage.items() if chapter in (None, name)})
 
 
 @app.command()
@@ -131,41 +114,46 @@ def experiment(
 
     Reads what an earlier run left in OUT and, for the experiment on real text (students), the corpus (source and
     documentation of the running Python). Writes results, curves, decisions and provenance to OUT, and what it resumes
-    from to OUT/work. Exit status 1 if a stored file is damaged, the corpus is too small or a worker died; 2 if there
-    is no such experiment, or it has no such profile, option, loss or seed.
+    from to OUT/work. pairs measures the finished students of forward KL in build/students/PROFILE and trains nothing.
+    Exit status 1 if a stored file is missing or damaged, the corpus is too small or a worker died; 2 if there is no
+    such experiment, or it has no such profile, option, loss or seed.
     """
     if id not in EXPERIMENTS:
-        _fail(f"no experiment is called {id!r}; there is: {', '.join(EXPERIMENTS)}", 2)
-    if id in controlled.NAMES and tune:
-        _fail(f"{id} has fixed learning rates: leave out --tune", 2)
+        fail(f"no experiment is called {id!r}; there is: {', '.join(EXPERIMENTS)}", 2)
+    if id != EXPERIMENT and tune:
+        fail(f"{id} has fixed learning rates: leave out --tune", 2)
+    if id == PAIRS and losses:
+        fail(f"{id} reads the students of forward KL: leave out --losses", 2)
     folder = out or Path("build") / id / profile.value
-    chosen: dict[str, Any] = {"seeds": _numbers(seeds), "losses": _listed(losses)}
+    chosen: dict[str, Any] = {"seeds": numbers(seeds), "losses": listed(losses)}
     try:
-        from kdtheory.students import experiment, profiles
+        from kdtheory.students import experiment, pairs, profiles
         from kdtheory.students.sweep import WorkerError
     except ModuleNotFoundError as missing:
-        _fail(f"{missing.name} is not installed: pip install 'kdtheory[students]'", 1)
+        fail(f"{missing.name} is not installed: pip install 'kdtheory[students]'", 1)
     try:
         if id in controlled.NAMES:
             controlled.get(id).profile(profile.value).restricted(**chosen)
         else:
-            profiles.get(profile.value, **{name: tuple(given) for name, given in chosen.items() if given})
+            size = profiles.get(profile.value, **{name: tuple(given) for name, given in chosen.items() if given})
     except ValueError as misfit:
-        _fail(misfit, 2)
+        fail(misfit, 2)
     try:
         if id in controlled.NAMES:
             runs, by = controlled.run(id, profile.value, folder, **chosen), ["condition", "loss"]
+        elif id == PAIRS:
+            runs, by = pairs.run(size, Path("build") / EXPERIMENT / profile.value, folder), ["condition"]
         else:
             runs, by = experiment.run(profiles.get(profile.value), folder, tune=tune, **chosen), ["loss"]
     except (ValueError, WorkerError) as error:
-        _fail(error, 1)
-    console = _console()
+        fail(error, 1)
+    screen = console()
     means = runs.results.groupby(by, sort=False).mean(numeric_only=True)
     hidden = ["seed", "learning_rate", "steps", "steps_per_second"]
-    console.print(means.drop(columns=hidden, errors="ignore").round(4).to_string(), soft_wrap=True)
+    screen.print(means.drop(columns=hidden, errors="ignore").round(4).to_string(), soft_wrap=True)
     kind = "a pilot" if runs.decisions["pilot"] else "confirmatory"
     count = runs.decisions["seeds"]
-    console.print(f"{count} seed{'s' * (count != 1)} ({kind}); results and decisions are in {folder}", soft_wrap=True)
+    screen.print(f"{count} seed{'s' * (count != 1)} ({kind}); results and decisions are in {folder}", soft_wrap=True)
 
 
 @app.command()
@@ -181,13 +169,13 @@ def figures(
     """
     from kdtheory import figures
 
-    console = _console()
+    screen = console()
     try:
-        figures.build(out, names or None, report=lambda line: console.print(escape(line), soft_wrap=True))
+        figures.build(out, names or None, report=lambda line: screen.print(escape(line), soft_wrap=True))
     except figures.EvidenceNotInstalledError as missing:
-        _fail(missing, 1)
+        fail(missing, 1)
     except ValueError as unknown:
-        _fail(unknown, 2)
+        fail(unknown, 2)
 
 
 @app.command()
@@ -202,7 +190,7 @@ def reproduce(
     """
     from kdtheory import reproduce
 
-    if not reproduce.reproduce(out, profile=profile.value, console=_console()):
+    if not reproduce.reproduce(out, profile=profile.value, console=console()):
         raise typer.Exit(1)
 
 

@@ -10,6 +10,7 @@ from kdtheory import checkout, reproduce
 from kdtheory.reproduce import compare, inputs, steps
 from kdtheory.reproduce.compare import Decision
 from kdtheory.reproduce.steps import Ledger, Step
+from kdtheory.students import profiles
 
 
 class Bench:
@@ -203,10 +204,22 @@ def test_report_returns_the_contradictions_and_stores_the_table(tmp_path, here, 
     verdicts(places.published / "verdicts.json", a="PROVED", b="PROVED")
     verdicts(places.data / "verdicts.json", a=here, b="PROVED")
     text = io.StringIO()
-    found = reproduce.report(places, Console(file=text, width=200))
+    found = reproduce.report(places, profiles.get("smoke"), Console(file=text, width=200))
     assert [decision.what for decision in found] == contradictions
     assert "2 decisions" in text.getvalue()
     assert (places.out / "decisions.csv").read_text().splitlines()[2].startswith("b,PROVED,PROVED,agrees")
+
+
+def test_the_spot_check_is_compared_with_what_it_trained():
+    """Three seeds of the losses with ten; a pilot's published decision is not missed, another's is."""
+    spot = profiles.get("cpu").spot_check()
+    assert spot.seeds == (0, 1, 2)
+    assert {"fkl", "rkl", "w1"} <= set(spot.losses)
+    assert not set(spot.losses) & set(profiles.get("cpu").pilots)
+    assert spot.hash == profiles.get("cpu").hash
+    there = {"tv: rkl against fkl": "lower", "tv: akl against fkl": "lower"}
+    assert reproduce._shared(there, {"tv: rkl against fkl": "higher"}) == {"tv: rkl against fkl": "lower"}
+    assert reproduce._shared(there, {}) == there
 
 
 def test_another_corpus_is_said(tmp_path, monkeypatch):

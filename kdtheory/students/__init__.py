@@ -10,3 +10,5 @@ from __future__ import annotations
 
 EXPERIMENT = "students"
 """Identifier of the experiment: its stored runs lie under ``figures/data/runs/students/``."""
+PAIRS = "pairs"
+"""Identifier of what is measured on its finished students (H17)."""

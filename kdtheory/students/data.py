@@ -8,12 +8,11 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-from kdtheory.students import models
 from kdtheory.students.profiles import Profile
 from kdtheory.students.tasks import Workspace
 from kdtheory.students.teacher import CachedTeacher, LiveTeacher, Teacher
 from kdtheory.students.token_metrics import TokenMetrics
-from kdtheory.students.tokens import Blocks
+from kdtheory.students.tokens import Blocks, Split
 
 _SELECTION = 20_240_601  # seed of the choice of blocks: one choice for all profiles, seeds and losses
 STREAMS = {"teacher": 1, "warm": 2, "student": 3}
@@ -45,7 +44,7 @@ def batch_rows(kind: str, seed: int, step: int, *, batch: int, count: int) -> np
     return _order(STREAMS[kind], seed, epoch, count)[position * batch : (position + 1) * batch]
 
 
-def select(blocks: Blocks, profile: Profile) -> dict[str, np.ndarray]:
+def select(blocks: Blocks, profile: Profile) -> dict[str, Split]:
     """The fixed blocks of the students: ``train``, ``curve`` (validation split) and ``test``.
 
     Raises
@@ -65,16 +64,20 @@ def select(blocks: Blocks, profile: Profile) -> dict[str, np.ndarray]:
                 f"{name}_blocks = {size}, but the corpus has only {len(source)} blocks of {profile.length} tokens "
                 "there: give more text or a smaller profile"
             )
-        rows = np.random.default_rng([_SELECTION, index]).permutation(len(source))[:size]
-        chosen[name] = source[np.sort(rows)]
+        chosen[name] = source.part(selected(index, len(source), size))
     return chosen
+
+
+def selected(index: int, available: int, size: int) -> np.ndarray:
+    """Numbers of the blocks taken out of the index-th of train, curve and test, in their order."""
+    return np.sort(np.random.default_rng([_SELECTION, index]).permutation(available)[:size])
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """Blocks and teachers of the three sets, and the ground metrics."""
+    """Blocks and teachers of the three sets, and the metrics between tokens."""
 
-    blocks: dict[str, np.ndarray]
+    blocks: dict[str, Split]
     teachers: dict[str, Teacher]
     metrics: TokenMetrics
 
@@ -88,13 +91,11 @@ class Lesson:
             If the teacher or its stored log-probabilities are missing or damaged.
         """
         profile, chosen = workspace.profile, select(blocks, workspace.profile)
-        weights = workspace.weights(workspace.teacher_task())
-        metrics = TokenMetrics(models.embeddings(weights))
+        body = workspace.teacher()
+        metrics = TokenMetrics(body.head()[0].detach().double())
         if profile.cache_teacher:
             teachers: dict[str, Teacher] = {
                 split: CachedTeacher(workspace.cache_path(split), key=workspace.cache_key(split)) for split in chosen
             }
             return cls(chosen, teachers, metrics)
-        model = models.build(profile, profile.teacher, seed=0)
-        model.load_state_dict(weights)
-        return cls(chosen, {split: LiveTeacher(model, chosen[split], device) for split in chosen}, metrics)
+        return cls(chosen, {split: LiveTeacher(body, part, device) for split, part in chosen.items()}, metrics)

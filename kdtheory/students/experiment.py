@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from kdtheory.students import corpus, models, provenance, published, sweep, tokens, tuning
+from kdtheory.students import corpus, provenance, published, sweep, tokens, tuning
 from kdtheory.students.data import select
 from kdtheory.students.evaluate import teacher_facts
 from kdtheory.students.profiles import Profile
@@ -28,11 +28,12 @@ from kdtheory.students.teacher import CachedTeacher, LiveTeacher, Teacher, write
 
 @dataclass(frozen=True)
 class Prepared:
-    """What the stages before the students leave: workspace, corpus sha256, token blocks."""
+    """What the stages before the students leave: workspace, corpus sha256, token blocks, the command for anyone."""
 
     workspace: Workspace
     corpus_sha256: str
     blocks: tokens.Blocks
+    command: str
 
 
 def run(
@@ -82,23 +83,35 @@ def run(
     """
     profile = replace(profile, seeds=tuple(seeds or profile.seeds), losses=tuple(losses or profile.losses))
     with bars(progress) as shown:
-        prepared = prepare(profile, out / "work", [*profile.seeds], bars=shown, cluster=cluster)
-        rates = tuning.rates(prepared.workspace, bars=shown, cluster=cluster, anew=tune)
-        todo = [
-            Task("student", seed, loss, rates.chosen[loss])
-            for seed in profile.seeds
-            for loss in profile.losses
-            if seed in profile.seeds_of(loss)
-        ]
-        if not resume:
-            _forget(prepared.workspace, todo)
-        sweep.run(todo, prepared.workspace, stage="students", bars=shown, cluster=cluster)
-    return publish(profile, prepared, todo, rates, out)
+        prepared = prepare(profile, out / "work", bars=shown, cluster=cluster)
+        return train(prepared, out, bars=shown, cluster=cluster, resume=resume, tune=tune)
 
 
-def prepare(
-    profile: Profile, folder: Path, seeds: Sequence[int], *, bars: Bars, cluster: Cluster | None = None
-) -> Prepared:
+def train(
+    prepared: Prepared,
+    out: Path,
+    *,
+    bars: Bars,
+    cluster: Cluster | None = None,
+    resume: bool = True,
+    tune: bool = False,
+) -> Runs:
+    """Learning rates, students, and the files of the stored run; see `run`."""
+    workspace, profile = prepared.workspace, prepared.workspace.profile
+    rates = tuning.rates(workspace, bars=bars, cluster=cluster, anew=tune)
+    todo = [
+        Task("student", seed, loss, rates.chosen[loss])
+        for seed in profile.seeds
+        for loss in profile.losses
+        if seed in profile.seeds_of(loss)
+    ]
+    if not resume:
+        _forget(workspace, todo)
+    sweep.run(todo, workspace, stage="students", bars=bars, cluster=cluster)
+    return publish(prepared, todo, rates, out)
+
+
+def prepare(profile: Profile, folder: Path, *, bars: Bars, cluster: Cluster | None = None) -> Prepared:
     """Corpus, tokens, teacher and warm starts, and the teacher's stored log-probabilities."""
     bars.update("corpus and tokens", 0, 1)
     source = corpus.load(profile.corpus)
@@ -107,12 +120,18 @@ def prepare(
     )
     select(blocks, profile)  # a corpus that is too small is an error now, not after the teacher
     bars.update("corpus and tokens", 1, 1)
-    workspace = Workspace(folder, profile, key)
-    first = [workspace.teacher_task(), *(workspace.warm_task(seed) for seed in seeds)]
-    sweep.run(first, workspace, stage="teacher, warm starts", bars=bars, cluster=cluster)
-    if profile.cache_teacher:
-        _store_teacher(workspace, blocks, bars)
-    return Prepared(workspace, source.sha256, blocks)
+    prepared = Prepared(Workspace(folder, profile, key), source.sha256, blocks, provenance.repeated(profile))
+    pretrain(prepared, bars=bars, cluster=cluster)
+    return prepared
+
+
+def pretrain(prepared: Prepared, *, bars: Bars, cluster: Cluster | None = None) -> None:
+    """Teacher and warm starts, and the teacher's stored log-probabilities."""
+    workspace = prepared.workspace
+    workspace.save()
+    sweep.run(workspace.pretraining(), workspace, stage="teacher, warm starts", bars=bars, cluster=cluster)
+    if workspace.profile.cache_teacher:
+        _store_teacher(workspace, prepared.blocks, bars)
 
 
 def _store_teacher(workspace: Workspace, blocks: tokens.Blocks, bars: Bars) -> None:
@@ -124,14 +143,8 @@ def _store_teacher(workspace: Workspace, blocks: tokens.Blocks, bars: Bars) -> N
             dtype = "float16" if split == "train" else "float32"
             device = "cuda" if torch.cuda.is_available() else "cpu"
             report = partial(bars.update, stage)
-            write_cache(_teacher_model(workspace), chosen, path, key=key, dtype=dtype, device=device, report=report)
+            write_cache(workspace.teacher(), chosen, path, key=key, dtype=dtype, device=device, report=report)
         CachedTeacher(path, key=key, verify=True)
-
-
-def _teacher_model(workspace: Workspace) -> torch.nn.Module:
-    model = models.build(workspace.profile, workspace.profile.teacher, seed=0)
-    model.load_state_dict(workspace.weights(workspace.teacher_task()))
-    return model
 
 
 def _forget(workspace: Workspace, todo: Sequence[Task]) -> None:
@@ -140,11 +153,12 @@ def _forget(workspace: Workspace, todo: Sequence[Task]) -> None:
             workspace.path(task, suffix).unlink(missing_ok=True)
 
 
-def publish(profile: Profile, prepared: Prepared, todo: Sequence[Task], rates: tuning.Rates, out: Path) -> Runs:
+def publish(prepared: Prepared, todo: Sequence[Task], rates: tuning.Rates, out: Path) -> Runs:
     """Collect the finished students, compare them, and write the five files of a stored run."""
-    workspace = prepared.workspace
+    workspace, profile = prepared.workspace, prepared.workspace.profile
     facts = [workspace.result(task) for task in todo]
-    origin = provenance.collect(profile, prepared.corpus_sha256, prepared.blocks.bytes_per_token, rates.source, facts)
+    origin = provenance.collect(profile, prepared.corpus_sha256, rates.source, facts)
+    origin |= {"command": prepared.command, "bytes_per_token": prepared.blocks.bytes_per_token}
     origin["teacher"] = _about_teacher(workspace, prepared.blocks)
     return published.save(out, facts, origin)
 
@@ -156,13 +170,16 @@ def _about_teacher(workspace: Workspace, blocks: tokens.Blocks) -> dict[str, Any
         teacher: Teacher = CachedTeacher(workspace.cache_path("test"), key=workspace.cache_key("test"))
     else:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        teacher = LiveTeacher(_teacher_model(workspace), test, device)
+        teacher = LiveTeacher(workspace.teacher(), test, device)
+    facts: dict[str, Any] = teacher_facts(teacher, test)
+    warm = [workspace.result(task) for task in workspace.warm_tasks(workspace.profile.seeds)]
+    facts["warm_start_seconds"] = [float(np.round(run["train_seconds"]["wall"], 1)) for run in warm]
+    if workspace.profile.pretrained:
+        return {**facts, "pair_sha256": workspace.pair.fingerprint}
     trained = workspace.result(workspace.teacher_task())
-    warm = [workspace.result(workspace.warm_task(seed)) for seed in workspace.profile.seeds]
     return {
-        **teacher_facts(teacher, test),
+        **facts,
         "parameters": trained["parameters"],
         "train_seconds": trained["train_seconds"],
-        "warm_start_seconds": [float(np.round(run["train_seconds"]["wall"], 1)) for run in warm],
         "weights_sha256": trained["weights_sha256"],
     }

@@ -61,9 +61,61 @@ def _with_unit_embeddings(model: nn.Module) -> nn.Module:
     return model
 
 
+class Body(nn.Module):
+    """A causal language model that stops before its head, so that a loss can take the head in chunks.
+
+    Attributes
+    ----------
+    net : nn.Module
+        A `transformers` model.
+    vocabulary : int
+        V: its logits are cut to these tokens; what lies beyond is padding.
+    plain_head : bool
+        Whether logits are hidden states times output embeddings, and nothing else (some models scale or cap them).
+        If not, `forward` gives logits (B, T, V) instead of hidden states (B, T, d).
+    """
+
+    def __init__(self, net: nn.Module, vocabulary: int) -> None:
+        super().__init__()
+        self.net, self.vocabulary = net, vocabulary
+        self.plain_head = self._has_plain_head()
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Hidden states or logits for token blocks (B, T)."""
+        if self.plain_head:
+            return self.net.base_model(input_ids=tokens, use_cache=False)[0]
+        return logits(self.net, tokens)[..., : self.vocabulary]
+
+    def logits(self, tokens: Tensor) -> Tensor:
+        """Next-token logits (B, T, V) for token blocks (B, T)."""
+        return logits(self.net, tokens)[..., : self.vocabulary]
+
+    def head(self) -> tuple[Tensor, Tensor | None]:
+        """Output embeddings (V, d) and their bias (V,), if there is one."""
+        layer = self.net.get_output_embeddings()
+        bias = getattr(layer, "bias", None)
+        return layer.weight[: self.vocabulary], None if bias is None else bias[: self.vocabulary]
+
+    @torch.no_grad()
+    def _has_plain_head(self) -> bool:
+        if self.net.get_output_embeddings() is None:
+            return False
+        was_training = self.net.training
+        tokens = torch.arange(4, device=next(self.net.parameters()).device)[None] % self.vocabulary
+        self.net.eval()
+        hidden, (weight, bias) = self.net.base_model(input_ids=tokens, use_cache=False)[0], self.head()
+        self.net.train(was_training)
+        whole = self.logits(tokens)
+        if hidden.shape[-1] != weight.shape[1]:
+            return False
+        product = torch.nn.functional.linear(hidden, weight, bias)
+        # 1e-3: float32 or bfloat16 rounding of one product; a cap or a scale changes far more
+        return bool((product - whole).abs().max() <= 1e-3 * whole.abs().max())
+
+
 def logits(model: nn.Module, tokens: Tensor) -> Tensor:
-    """Next-token logits (B, T, V) for token blocks (B, T)."""
-    return model(input_ids=tokens).logits
+    """Next-token logits of a `transformers` model for token blocks (B, T), padding columns included."""
+    return model(input_ids=tokens, use_cache=False).logits
 
 
 def parameters(model: nn.Module) -> int:

@@ -15,7 +15,7 @@ LOSSES = (
 """Losses of the experiment, in the order of its tables; `kdtheory.students.losses` says what each one is."""
 
 PILOT_SEEDS = 3
-_NOT_SETTINGS = ("name", "seeds", "losses", "pilots", "workers")
+_NOT_SETTINGS = ("name", "seeds", "losses", "pilots", "workers", "accumulate")
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,13 @@ class Profile:
     corpus : str
         ``"stdlib"``, or the path of a text file or of a folder of ``.py``, ``.txt``, ``.md`` and ``.rst`` files.
     vocabulary, length, batch : int
-        Tokens of the BPE; tokens per block; blocks per step over all processes.
+        Tokens; tokens per block; blocks per step over all processes.
+    accumulate : int
+        Parts that a process takes its share of a batch in, one after the other: less memory, the same gradient.
     architecture : {"gpt2", "llama"}
         Family of `transformers` configurations, for teacher and student.
+    teacher, student : Shape or str
+        What to build and train, or, for both, a folder or name of trained models (`Pair`).
     teacher_steps, warm_steps, steps : int
         Optimiser steps of the teacher, of the shared hard-label warm start, and of each student after it.
     teacher_batch : int
@@ -67,9 +71,10 @@ class Profile:
     vocabulary: int = 512
     length: int = 64
     batch: int = 16
+    accumulate: int = 1
     architecture: str = "llama"
-    teacher: Shape = Shape(128, 4, 4)
-    student: Shape = Shape(32, 2, 2)
+    teacher: Shape | str = Shape(128, 4, 4)
+    student: Shape | str = Shape(32, 2, 2)
     corpus: str = "stdlib"
     teacher_batch: int = 16
     teacher_steps: int = 1800
@@ -103,20 +108,41 @@ class Profile:
             raise ValueError(f"seeds = {self.seeds}: give at least one, each once")
         if unknown := [name for name in (*self.losses, *self.pilots) if name not in LOSSES]:
             raise ValueError(f"losses: {unknown[0]!r} is unknown; known: {', '.join(LOSSES)}")
+        if self.batch < 1 or self.accumulate < 1 or self.batch % self.accumulate:
+            raise ValueError(f"accumulate = {self.accumulate} must divide batch = {self.batch}, both at least 1")
+        if isinstance(self.teacher, str) != isinstance(self.student, str):
+            raise ValueError("teacher, student: give two shapes, or two folders or names of trained models")
         if self.architecture not in ("gpt2", "llama"):
             raise ValueError(f"architecture = {self.architecture!r}: choose gpt2 or llama")
 
     def __str__(self) -> str:
         return self.name
 
+    @classmethod
+    def read(cls, fields: dict[str, Any]) -> Profile:
+        """A profile out of JSON, as `tasks.describe` writes it."""
+        shapes = {side: Shape(**fields[side]) for side in ("teacher", "student") if isinstance(fields[side], dict)}
+        lists = {name: tuple(value) for name, value in fields.items() if isinstance(value, list)}
+        return cls(**{**fields, **shapes, **lists})
+
+    @property
+    def pretrained(self) -> bool:
+        """Whether teacher and student are trained models, and nothing is pretrained here but a warm start."""
+        return isinstance(self.teacher, str)
+
     def settings(self) -> dict[str, Any]:
-        """What the numbers depend on: all fields but the name, the seeds, the losses and the workers."""
+        """What the numbers depend on: all fields but the name, the seeds, the losses and the division of work."""
         fields = asdict(self)
         return {key: fields[key] for key in fields if key not in _NOT_SETTINGS}
 
     def seeds_of(self, loss: str) -> tuple[int, ...]:
         """Seeds that a loss is trained with."""
         return self.seeds[:PILOT_SEEDS] if loss in self.pilots else self.seeds
+
+    def spot_check(self) -> Profile:
+        """What `kdtheory reproduce` trains again: the losses that are no pilots, with a pilot's seeds."""
+        losses = tuple(name for name in self.losses if name not in self.pilots)
+        return replace(self, losses=losses, pilots=(), seeds=self.seeds[:PILOT_SEEDS])
 
     @property
     def hash(self) -> str:

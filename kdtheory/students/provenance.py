@@ -18,9 +18,7 @@ from kdtheory.students.tasks import describe
 _LIBRARIES = ("torch", "transformers", "tokenizers", "accelerate", "submitit", "numpy", "scipy", "statsmodels")
 
 
-def collect(
-    profile: Profile, corpus_sha256: str, bytes_per_token: float, rates: str, facts: Sequence[dict[str, Any]]
-) -> dict[str, Any]:
+def collect(profile: Profile, corpus_sha256: str, rates: str, facts: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Provenance of a run from its finished students.
 
     Parameters
@@ -29,23 +27,16 @@ def collect(
         Settings, seeds and losses.
     corpus_sha256 : str
         Of the corpus.
-    bytes_per_token : float
-        Of the test split.
     rates : str
         Where the learning rates come from.
     facts : sequence of dict
         Stored facts of the students.
     """
-    usual = PROFILES.get(profile.name)
-    seeds = () if usual and profile.seeds == usual.seeds else profile.seeds
-    names = () if usual and profile.losses == usual.losses else profile.losses
     return {
         "experiment": EXPERIMENT,
-        "command": command(EXPERIMENT, profile.name, seeds=seeds, losses=names),
         "settings": describe(profile),
         "settings_sha256": profile.hash,
         "corpus_sha256": corpus_sha256,
-        "bytes_per_token": bytes_per_token,
         "learning_rates": {run["loss"]: run["learning_rate"] for run in facts},
         "learning_rate_source": rates,
         "versions": versions(*_LIBRARIES),
@@ -56,6 +47,14 @@ def collect(
         "cost": costs(facts),
         "peak_memory_mib": round(max(run["peak_memory_mib"] for run in facts), 1),
     }
+
+
+def repeated(profile: Profile) -> str:
+    """The command that repeats the experiment on real text with this profile's seeds and losses."""
+    usual = PROFILES.get(profile.name)
+    seeds = () if usual and profile.seeds == usual.seeds else profile.seeds
+    names = () if usual and profile.losses == usual.losses else profile.losses
+    return command(EXPERIMENT, profile.name, seeds=seeds, losses=names)
 
 
 def command(experiment: str, profile: str, *, seeds: Sequence[int], losses: Sequence[str]) -> str:

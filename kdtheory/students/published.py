@@ -13,7 +13,6 @@ import pandas as pd
 from kdtheory import checkout
 from kdtheory.checkout import EvidenceNotInstalledError
 from kdtheory.students import EXPERIMENT, statistics, store
-from kdtheory.students.evaluate import METRICS
 
 MANIFEST = "manifest.json"
 Decide = Callable[[pd.DataFrame, pd.DataFrame], dict[str, Any]]
@@ -141,7 +140,7 @@ def stored(experiment: str = EXPERIMENT) -> Path:
 def _row(run: dict[str, Any]) -> dict[str, Any]:
     row = {name: run[name] for name in ("loss", "seed", "learning_rate", "steps")}
     speed = run["steps"] / run["train_seconds"]["wall"]
-    return {**row, **{name: run["metrics"][name] for name in METRICS}, "steps_per_second": speed}
+    return {**row, **run["metrics"], "steps_per_second": speed}
 
 
 def _csv(frame: pd.DataFrame) -> str:

@@ -217,7 +217,7 @@ def table(results: pd.DataFrame, curves: pd.DataFrame) -> tuple[list[dict[str, A
     mean = curves.groupby(["loss", "step"], sort=False)["objective"].mean()
     checks = {name: convergence(name, list(mean[name].index), list(mean[name])) for name in order}
     rows: list[dict[str, Any]] = []
-    for metric in METRICS:
+    for metric in measured(results):
         bad = results[~np.isfinite(results[metric])]
         if not bad.empty:
             loss, seed, value = bad.iloc[0][["loss", "seed", metric]]
@@ -226,6 +226,11 @@ def table(results: pd.DataFrame, curves: pd.DataFrame) -> tuple[list[dict[str, A
             )
         rows += _family(results.pivot(index="seed", columns="loss", values=metric), metric, comparisons(order), checks)
     return rows, [asdict(check) for check in checks.values()]
+
+
+def measured(results: pd.DataFrame) -> list[str]:
+    """The metrics that these results hold: `METRICS`, and ROUGE-L for instructions."""
+    return [name for name in (*METRICS, "rouge_l") if name in results or name in METRICS]
 
 
 def _family(

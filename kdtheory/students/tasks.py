@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from kdtheory.students import store
+from kdtheory.students import models, store
 from kdtheory.students.profiles import Profile
 
+if TYPE_CHECKING:
+    from kdtheory.students.pretrained.pair import Pair
+
+_FILE = "workspace.json"
 _FORMAT = 1  # raised when the meaning of a stored file changes
 
 
@@ -39,8 +45,8 @@ class Task:
 
     @property
     def name(self) -> str:
-        """A file-system name, e.g. ``student-fkl-s0-lr0.003``."""
-        return f"{self.kind}-{self.loss}-s{self.seed}-lr{self.learning_rate:g}"
+        """A file-system name, e.g. ``student-fkl-s0-lr0.003``; a slash in the loss's name becomes a dash."""
+        return f"{self.kind}-{self.loss.replace('/', '-')}-s{self.seed}-lr{self.learning_rate:g}"
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,22 @@ class Workspace:
     profile: Profile
     tokens: str
 
+    def save(self) -> None:
+        """Write profile and tokens to the folder, for processes that are started on their own (`launch`)."""
+        store.write_json(self.folder / _FILE, {"profile": describe(self.profile), "tokens": self.tokens}, key=_FILE)
+
+    @classmethod
+    def open(cls, folder: Path) -> Workspace:
+        """What `save` wrote.
+
+        Raises
+        ------
+        StoredFileError
+            If it is missing or damaged.
+        """
+        stored = store.read_json(folder / _FILE, key=_FILE)
+        return cls(folder, Profile.read(stored["profile"]), stored["tokens"])
+
     def base(self) -> list[Any]:
         """What every trained weight depends on."""
         versions = [metadata.version(name) for name in ("torch", "transformers")]
@@ -65,9 +87,10 @@ class Workspace:
         """Key of a task's files; for a student the teacher and the warm start must have been trained."""
         p, own = self.profile, asdict(task)
         if task.kind == "teacher":
-            size = [asdict(p.teacher), p.teacher_batch, p.teacher_steps]
+            size = [asdict(p.teacher), p.teacher_batch, p.teacher_steps]  # type: ignore[arg-type]
         elif task.kind == "warm":
-            size = [asdict(p.student), p.batch, p.warm_steps, p.train_blocks]
+            student = self.pair.fingerprint if p.pretrained else asdict(p.student)  # type: ignore[arg-type]
+            size = [student, p.batch, p.warm_steps, p.train_blocks]
         else:
             size = [self.sealed(self.teacher_task()), self.sealed(self.warm_task(task.seed)), p.batch, p.steps]
             size += [p.evaluations, p.train_blocks, p.curve_blocks, p.test_blocks, p.transport_weight, p.cache_teacher]
@@ -80,6 +103,45 @@ class Workspace:
     def warm_task(self, seed: int) -> Task:
         """The hard-label warm start that all students of a seed share."""
         return Task("warm", seed, "hard", self.profile.warm_learning_rate)
+
+    def pretraining(self) -> list[Task]:
+        """What has to be trained before the students: teacher and warm starts, where they are not given."""
+        teacher = [] if self.profile.pretrained else [self.teacher_task()]
+        return teacher + self.warm_tasks(self.profile.seeds)
+
+    def warm_tasks(self, seeds: Sequence[int]) -> list[Task]:
+        """The warm starts of these seeds; none where students begin with the weights they are given."""
+        return [self.warm_task(seed) for seed in seeds if self.profile.warm_steps]
+
+    @cached_property
+    def pair(self) -> Pair:
+        """The trained models of a profile that names them."""
+        from kdtheory.students.pretrained.pair import Pair
+
+        return Pair.load(str(self.profile.teacher), str(self.profile.student))
+
+    def teacher(self) -> models.Body:
+        """The trained teacher, on the CPU."""
+        if self.profile.pretrained:
+            return models.Body(self.pair.teacher(), self.profile.vocabulary)
+        return self._built(self.profile.teacher, 0, self.teacher_task())
+
+    def beginner(self, task: Task) -> models.Body:
+        """The model that a task begins with: random or given weights, for students those of the warm start."""
+        warm = self.warm_task(task.seed) if task.kind == "student" and self.profile.warm_steps else None
+        if not self.profile.pretrained:
+            shape = self.profile.teacher if task.kind == "teacher" else self.profile.student
+            return self._built(shape, task.seed, warm)
+        body = models.Body(self.pair.student(), self.profile.vocabulary)
+        if warm:
+            body.net.load_state_dict(self.weights(warm))
+        return body
+
+    def _built(self, shape: Any, seed: int, trained: Task | None) -> models.Body:
+        net = models.build(self.profile, shape, seed=seed)
+        if trained:
+            net.load_state_dict(self.weights(trained))
+        return models.Body(net, self.profile.vocabulary)
 
     def cache_key(self, split: str) -> str:
         """Key of the teacher's stored log-probabilities on a split."""
@@ -109,7 +171,9 @@ class Workspace:
         return store.read_checkpoint(self.path(task, ".weights"), key=self.key(task))[0]
 
     def sealed(self, task: Task) -> str:
-        """sha256 of a finished task's weights."""
+        """sha256 of a task's weights; of given models, their fingerprint."""
+        if self.profile.pretrained and (task.kind == "teacher" or not self.profile.warm_steps):
+            return self.pair.fingerprint
         return self.result(task)["weights_sha256"]
 
 

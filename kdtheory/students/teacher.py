@@ -10,9 +10,10 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from kdtheory.students import models, store
+from kdtheory.students.tokens import Split
 
 _CHUNK = 64  # blocks per forward pass: bounds memory, changes no number
 
@@ -22,6 +23,9 @@ class Teacher(Protocol):
 
     def log_probs(self, rows: np.ndarray) -> Tensor:
         """Log-probabilities (B, T, V), float32, of the blocks with these row numbers."""
+
+    def hidden(self, rows: np.ndarray) -> tuple[Tensor, ...] | None:
+        """Hidden states and head that give them, where there are any."""
 
 
 class CachedTeacher:
@@ -55,22 +59,36 @@ class CachedTeacher:
     def log_probs(self, rows: np.ndarray) -> Tensor:
         return torch.from_numpy(self._stored[rows]).float()
 
+    def hidden(self, rows: np.ndarray) -> tuple[Tensor, ...] | None:
+        return None
+
 
 class LiveTeacher:
     """Log-probabilities from a forward pass of the model; for vocabularies too large to cache."""
 
-    def __init__(self, model: nn.Module, blocks: np.ndarray, device: torch.device) -> None:
-        self._model, self._blocks, self._device = model.to(device).eval(), blocks, device
+    def __init__(self, body: models.Body, split: Split, device: torch.device) -> None:
+        self._body, self._split, self._device = body.to(device).eval(), split, device
 
     @torch.no_grad()
     def log_probs(self, rows: np.ndarray) -> Tensor:
-        tokens = torch.from_numpy(self._blocks[rows, :-1]).to(self._device)
-        return torch.log_softmax(models.logits(self._model, tokens).float(), dim=-1)
+        return torch.log_softmax(self._body.logits(self._tokens(rows)).float(), dim=-1)
+
+    @torch.no_grad()
+    def hidden(self, rows: np.ndarray) -> tuple[Tensor, ...] | None:
+        """(hidden states (B, T, d), output embeddings (V, d)[, bias]); None where the head is not that simple."""
+        if not self._body.plain_head:
+            return None
+        weight, bias = self._body.head()
+        head = (weight.detach(),) if bias is None else (weight.detach(), bias.detach())
+        return (self._body(self._tokens(rows)), *head)
+
+    def _tokens(self, rows: np.ndarray) -> Tensor:
+        return torch.from_numpy(self._split.tokens[rows, :-1]).to(self._device)
 
 
 def write_cache(
-    model: nn.Module,
-    blocks: np.ndarray,
+    body: models.Body,
+    split: Split,
     path: Path,
     *,
     key: str,
@@ -78,24 +96,24 @@ def write_cache(
     device: torch.device | str = "cpu",
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
-    """Store the log-probabilities of `model` on all blocks, chunk by chunk.
+    """Store the log-probabilities of a model on all blocks, chunk by chunk.
 
     Parameters
     ----------
-    model : nn.Module
+    body : Body
         The teacher.
-    blocks : ndarray of int64, shape (N, T + 1)
-        Token blocks; the last token of each is a label only.
+    split : Split
+        N blocks; the last token of each is a label only.
     path : Path
         Raw array (N, T, V) of `dtype`; its shape, key and sha256 go into the ``.json`` beside it.
     report : callable
         Called with (blocks done, blocks in all).
     """
-    live = LiveTeacher(model, blocks, torch.device(device))
+    live = LiveTeacher(body, split, torch.device(device))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    total, sha = len(blocks), hashlib.sha256()
-    shape = (total, blocks.shape[1] - 1, 0)
+    total, sha = len(split), hashlib.sha256()
+    shape = (total, split.tokens.shape[1] - 1, 0)
     try:
         with temporary.open("wb") as stream:
             for start in range(0, total, _CHUNK):

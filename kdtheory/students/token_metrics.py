@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from kdtheory.transport import TokenCost
+from kdtheory.transport.costs import Tree
 from kdtheory.transport.tree import tree_from_embedding
 
 
@@ -25,7 +26,7 @@ class TokenMetrics:
     embedding: Tensor
 
     @cached_property
-    def tree(self) -> TokenCost:
+    def tree(self) -> Tree:
         """Average linkage of the embeddings: an ultrametric, with W1 in closed form.
 
         Raises
@@ -34,7 +35,7 @@ class TokenMetrics:
             If all embeddings coincide (a teacher that was never trained cannot order its tokens).
         """
         parent, weight = tree_from_embedding(self.embedding.numpy())
-        return TokenCost.tree(parent, weight / _positive(TokenCost.tree(parent, weight).diameter))
+        return Tree(parent, weight / _positive(Tree(parent, weight, None).diameter), None)
 
     @cached_property
     def line(self) -> TokenCost:
@@ -56,7 +57,7 @@ def _positive(diameter: float) -> float:
     return diameter
 
 
-def medoid_cost(p: Tensor, q: Tensor, tree: TokenCost) -> Tensor:
+def medoid_cost(p: Tensor, q: Tensor, tree: Tree) -> Tensor:
     """Expected distance, under p, of the token from q's medoid: what a decision by q costs when p is true.
 
     The medoid is the token of least expected distance under q. In a tree the expected distance of all tokens takes two
@@ -70,8 +71,8 @@ def medoid_cost(p: Tensor, q: Tensor, tree: TokenCost) -> Tensor:
     ----------
     p, q : Tensor, shape (..., V)
         Probabilities of teacher and student.
-    tree : TokenCost
-        Made by ``TokenCost.tree``.
+    tree : Tree
+        What ``TokenCost.tree`` makes.
 
     Returns
     -------
@@ -83,7 +84,7 @@ def medoid_cost(p: Tensor, q: Tensor, tree: TokenCost) -> Tensor:
     return under_p.gather(-1, under_q.argmin(-1, keepdim=True)).view(p.shape[:-1])
 
 
-def _expected(q: Tensor, tree: TokenCost) -> Tensor:
+def _expected(q: Tensor, tree: Tree) -> Tensor:
     """E_q d(i, Y) for every token i: (N, V) -> (N, V)."""
     rooted = tree.rooted
     below = rooted.subtree_sums(q.T.contiguous())

@@ -18,21 +18,51 @@ _BYTES = 256  # every byte is a token, so that nothing is unknown
 
 
 @dataclass(frozen=True)
-class Blocks:
-    """Token blocks of the three splits.
+class Split:
+    """Blocks of one split.
 
     Attributes
     ----------
-    train, validation, test : ndarray of int64, shape (N, T + 1)
-        Consecutive, non-overlapping; block[:-1] is the input and block[1:] the next tokens.
-    bytes_per_token : float
-        Of the test split, UTF-8.
+    tokens : ndarray of int64, shape (N, T + 1)
+        tokens[:, :-1] is the input and tokens[:, 1:] the labels; padded on the right.
+    mask : ndarray of bool, shape (N, T), or None
+        True = this label is counted: the response and its ending of an instruction. None: all are, as in a text.
     """
 
-    train: np.ndarray
-    validation: np.ndarray
-    test: np.ndarray
-    bytes_per_token: float
+    tokens: np.ndarray
+    mask: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def part(self, rows: np.ndarray) -> Split:
+        """The blocks with these numbers."""
+        return Split(self.tokens[rows], None if self.mask is None else self.mask[rows])
+
+    def counted(self) -> np.ndarray:
+        """The mask, written out."""
+        return np.ones(self.tokens[:, 1:].shape, dtype=bool) if self.mask is None else self.mask
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Token blocks of the three splits; in a text they are consecutive and do not overlap.
+
+    Attributes
+    ----------
+    train, validation, test : Split
+    bytes_per_token : float or None
+        Of a text's test split, UTF-8.
+    prompts, references : tuple of str
+        Of the test split's instructions, in the order of its blocks; empty for a text.
+    """
+
+    train: Split
+    validation: Split
+    test: Split
+    bytes_per_token: float | None = None
+    prompts: tuple[str, ...] = ()
+    references: tuple[str, ...] = ()
 
 
 def train_tokenizer(corpus: Corpus, vocabulary: int) -> Tokenizer:
@@ -92,46 +122,65 @@ def prepare(corpus: Corpus, *, vocabulary: int, length: int, folder: Path) -> tu
         If a split is smaller than one block, or the cache is damaged (the message names the file).
     """
     key = store.digest(["tokens", 1, corpus.sha256, vocabulary, length])
-    stem = f"tokens-{key[:12]}"
-    stamp, arrays, model = folder / f"{stem}.json", folder / f"{stem}.npz", folder / f"{stem}.tokenizer.json"
-    if not stamp.exists():
+    model = folder / f"{_stem(key)}.tokenizer.json"
+    if not _stamp(folder, key).exists():
         tokenizer = train_tokenizer(corpus, vocabulary)
-        blocks = {split: encode(tokenizer, corpus.texts(split), length, split) for split in SPLITS}
-        _write(arrays, model, blocks, tokenizer)
-        size = sum(len(text.encode()) for text in corpus.texts("test"))
-        facts = {
-            "bytes_per_token": size / max(blocks["test"].size - len(blocks["test"]), 1),
-            "blocks": {split: len(blocks[split]) for split in SPLITS},
-            "sha256": {path.name: store.file_digest(path) for path in (arrays, model)},
-        }
-        store.write_json(stamp, facts, key=key)
+        splits = {split: Split(encode(tokenizer, corpus.texts(split), length, split)) for split in SPLITS}
+        size, count = sum(len(text.encode()) for text in corpus.texts("test")), splits["test"].counted().sum()
+        store.write_bytes(model, json.dumps(json.loads(tokenizer.to_str()), sort_keys=False).encode())
+        keep(Blocks(**splits, bytes_per_token=size / max(int(count) - len(splits["test"]), 1)), folder, key=key)
     return reopen(folder, key=key), Tokenizer.from_file(str(model)), key
 
 
+def keep(blocks: Blocks, folder: Path, *, key: str) -> None:
+    """Store blocks under a key, with the sha256 of every file of that key."""
+    arrays = folder / f"{_stem(key)}.npz"
+    buffer = io.BytesIO()
+    content = {split: getattr(blocks, split).tokens.astype(np.uint32) for split in SPLITS}
+    masks = {f"{split}_mask": getattr(blocks, split).mask for split in SPLITS}
+    np.savez(buffer, **content, **{name: mask for name, mask in masks.items() if mask is not None})  # type: ignore[arg-type]
+    store.write_bytes(arrays, buffer.getvalue())
+    facts = {
+        "bytes_per_token": blocks.bytes_per_token,
+        "blocks": {split: len(getattr(blocks, split)) for split in SPLITS},
+        "prompts": list(blocks.prompts),
+        "references": list(blocks.references),
+        "sha256": {path.name: store.file_digest(path) for path in _files(folder, key)},
+    }
+    store.write_json(_stamp(folder, key), facts, key=key)
+
+
+def _stem(key: str) -> str:
+    return f"tokens-{key[:12]}"
+
+
+def _stamp(folder: Path, key: str) -> Path:
+    return folder / f"{_stem(key)}.json"
+
+
+def _files(folder: Path, key: str) -> list[Path]:
+    """What the stamp vouches for."""
+    return [path for path in sorted(folder.glob(f"{_stem(key)}.*")) if path != _stamp(folder, key)]
+
+
 def reopen(folder: Path, *, key: str) -> Blocks:
-    """Blocks that `prepare` stored under this key.
+    """Blocks that `keep` stored under this key.
 
     Raises
     ------
     StoredFileError
         If a file is missing, truncated or altered; the message names it.
     """
-    stem = f"tokens-{key[:12]}"
-    stamp = folder / f"{stem}.json"
+    stamp = _stamp(folder, key)
     facts = store.read_json(stamp, key=key)
-    for name in (f"{stem}.npz", f"{stem}.tokenizer.json"):
+    for name, sealed in facts["sha256"].items():
         path = folder / name
-        if not path.exists() or store.file_digest(path) != facts["sha256"][name]:
+        if not path.exists() or store.file_digest(path) != sealed:
             raise store.StoredFileError(
                 f"{path} is missing or altered; it is not used: delete {stamp} and run the same command again"
             )
-    with np.load(folder / f"{stem}.npz") as stored:
-        blocks = {split: stored[split].astype(np.int64) for split in SPLITS}
-    return Blocks(**blocks, bytes_per_token=facts["bytes_per_token"])
-
-
-def _write(arrays: Path, model: Path, blocks: dict[str, np.ndarray], tokenizer: Tokenizer) -> None:
-    buffer = io.BytesIO()
-    np.savez(buffer, **{split: block.astype(np.uint32) for split, block in blocks.items()})  # type: ignore[arg-type]
-    store.write_bytes(arrays, buffer.getvalue())
-    store.write_bytes(model, json.dumps(json.loads(tokenizer.to_str()), sort_keys=False).encode())
+    with np.load(folder / f"{_stem(key)}.npz") as stored:
+        masks = {split: stored.get(f"{split}_mask") for split in SPLITS}
+        splits = {split: Split(stored[split].astype(np.int64), masks[split]) for split in SPLITS}
+    texts = {name: tuple(facts[name]) for name in ("prompts", "references")}
+    return Blocks(**splits, bytes_per_token=facts["bytes_per_token"], **texts)

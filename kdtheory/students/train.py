@@ -9,14 +9,18 @@ import resource
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from kdtheory.divergences.head import head_loss
 from kdtheory.students import evaluate, losses, models, provenance, store, text_losses
-from kdtheory.students.data import Lesson, batch_rows, select
-from kdtheory.students.profiles import Profile, Shape
+from kdtheory.students.data import Lesson, batch_rows, select, selected
+from kdtheory.students.models import Body
+from kdtheory.students.profiles import Profile
 from kdtheory.students.tasks import Task, Workspace
 from kdtheory.students.teacher import Teacher
 from kdtheory.students.token_metrics import TokenMetrics
@@ -54,25 +58,48 @@ class Trainer:
         profile = workspace.profile
         self.task, self.workspace, self.report, self.profile = task, workspace, report, profile
         self.accelerator = processes(profile)
-        self.batch, self.steps, shape = _size(task, profile)
-        if self.batch % self.accelerator.num_processes:
-            raise ValueError(f"batch = {self.batch} is not a multiple of {self.accelerator.num_processes} processes")
+        self.batch, self.steps = _size(task, profile)
+        if self.batch % (self.accelerator.num_processes * profile.accumulate):
+            raise ValueError(
+                f"batch = {self.batch} is not a multiple of {self.accelerator.num_processes} processes times "
+                f"accumulate = {profile.accumulate}"
+            )
         self.every = max(self.steps // (profile.evaluations if lesson else _PRETRAINING_EVALUATIONS), 1)
-        self.lesson = lesson
-        self.blocks, self.held_out = _blocks(task, profile, blocks, lesson)
+        self.lesson, self.blocks = lesson, blocks
+        chosen = lesson.blocks if lesson else select(blocks, profile)
+        self.split = blocks.train if task.kind == "teacher" else chosen["train"]  # the teacher reads all text
+        self.held_out = chosen["curve"]
         # teacher and warm start learn from hard labels, before there is a teacher to take a metric from
         metrics = lesson.metrics if lesson else TokenMetrics(torch.zeros(0, 0))
         self.loss = text_losses.build(task.loss, metrics=metrics, transport_weight=profile.transport_weight)
-        model = models.build(profile, shape, seed=task.seed)
-        if task.kind == "student":
-            model.load_state_dict(workspace.weights(workspace.warm_task(task.seed)))
-        optimizer = torch.optim.AdamW(model.parameters(), lr=task.learning_rate, betas=(0.9, 0.95), weight_decay=0.01)
-        self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
+        body = workspace.beginner(task)
+        optimizer = torch.optim.AdamW(body.parameters(), lr=task.learning_rate, betas=(0.9, 0.95), weight_decay=0.01)
+        self.model, self.optimizer = self.accelerator.prepare(body, optimizer)
+        self.body: Body = self.accelerator.unwrap_model(self.model)
         self.step, self.curve = 0, list[dict[str, float]]()
         self.seconds = {"wall": 0.0, "cpu": 0.0}  # of training alone, without evaluation
 
     def run(self, *, stop_at: int | None = None) -> dict[str, Any] | None:
-        """Train to the end, evaluate and store; returns the facts, or None if stopped at `stop_at` steps."""
+        """Train to the end, evaluate and store; returns the facts, or None if stopped at `stop_at` steps.
+
+        Raises
+        ------
+        TrainingMemoryError
+            If the memory of the machine or of its GPU does not suffice; the last checkpoint is kept.
+        """
+        try:
+            return self._run(stop_at)
+        except (MemoryError, RuntimeError) as error:
+            if not _out_of_memory(error):
+                raise
+            part = self.batch // (self.accelerator.num_processes * self.profile.accumulate)
+            raise TrainingMemoryError(
+                f"out of memory in {self.task.name} at step {self.step}, with {part} blocks of {self.profile.length} "
+                f"tokens at a time over {self.profile.vocabulary} tokens: take a larger accumulate (now "
+                f"{self.profile.accumulate}; same gradient), a shorter length, or precision bf16"
+            ) from error
+
+    def _run(self, stop_at: int | None) -> dict[str, Any] | None:
         self._resume()
         if self.step == 0:
             self._evaluate()
@@ -91,7 +118,7 @@ class Trainer:
         while self.step < end:
             for group in self.optimizer.param_groups:
                 group["lr"] = self._rate()
-            self.accelerator.backward(self._batch_loss())
+            self._backward()
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
             self.step += 1
@@ -105,26 +132,53 @@ class Trainer:
         decay = 1 - self.step / self.steps if self.task.kind == "teacher" else 1.0
         return self.task.learning_rate * ramp * decay
 
-    def _batch_loss(self) -> Tensor:
-        rows = batch_rows(self.task.kind, self.task.seed, self.step, batch=self.batch, count=len(self.blocks))
-        own = slice(self.accelerator.process_index, None, self.accelerator.num_processes)  # equal parts: means average
-        rows, places = rows[own], torch.arange(self.batch)[own]
-        tokens = torch.from_numpy(self.blocks[rows]).to(self.accelerator.device)
-        log_p = None
-        if self.lesson and losses.needs_teacher(self.task.loss):
-            log_p = self.lesson.teachers["train"].log_probs(rows).to(self.accelerator.device)
-        with self.accelerator.autocast():
-            student_logits = models.logits(self.model, tokens[:, :-1])
-        mask = text_losses.counted(self.task.loss, step=self.step, rows=places, length=self.profile.length)
-        mask = None if mask is None else mask.to(tokens.device)
-        return losses.training_loss(
-            self.loss, self.task.loss, student_logits=student_logits, log_p=log_p, labels=tokens[:, 1:], mask=mask
+    def _backward(self) -> None:
+        """Gradient of the mean over the whole batch's counted positions, part by part and process by process."""
+        rows = batch_rows(self.task.kind, self.task.seed, self.step, batch=self.batch, count=len(self.split))
+        counted = self._counted(rows)
+        count = self.accelerator.num_processes
+        own = slice(self.accelerator.process_index, None, count)
+        # processes average their gradients, which are sums over positions divided by the whole batch's count
+        scale = count / max(int(counted.sum()), 1)
+        parts = np.array_split(np.arange(self.batch)[own], self.profile.accumulate)
+        for index, part in enumerate(parts):
+            last = index == len(parts) - 1
+            with nullcontext() if last else self.accelerator.no_sync(self.model):
+                self.accelerator.backward(scale * self._loss(rows[part], counted[part]))
+
+    def _counted(self, rows: np.ndarray) -> Tensor:
+        """Which positions of the batch count, (B, T): those of the text or response that the loss looks at."""
+        counted = torch.from_numpy(self.split.part(rows).counted())
+        seen = text_losses.counted(
+            self.task.loss, step=self.step, rows=torch.arange(len(rows)), length=counted.shape[1]
         )
+        return counted if seen is None else counted & seen
+
+    def _loss(self, rows: np.ndarray, counted: Tensor) -> Tensor:
+        """Sum over the counted positions of these blocks."""
+        tokens = torch.from_numpy(self.split.tokens[rows]).to(self.accelerator.device)
+        given: dict[str, Any] = {"labels": tokens[:, 1:], "reduction": "sum"}
+        given["mask"] = None if counted.all() else counted.to(tokens.device)
+        with self.accelerator.autocast():
+            if self.lesson and losses.needs_teacher(self.task.loss):
+                given |= self._taught(self.lesson.teachers["train"], rows)
+            states = self.model(tokens[:, :-1])
+            if not self.body.plain_head:
+                return self.loss.loss(student_logits=states, **given)
+            weight, bias = self.body.head()
+            return head_loss(self.loss, hidden=states, weight=weight, bias=bias, **given)
+
+    def _taught(self, teacher: Teacher, rows: np.ndarray) -> dict[str, Any]:
+        """What the teacher says of these blocks, without its logits where hidden states will do."""
+        hidden = teacher.hidden(rows) if self.body.plain_head else None
+        if hidden is not None:
+            return {"teacher": hidden}
+        return {"teacher_logits": teacher.log_probs(rows).to(self.accelerator.device)}
 
     def _evaluate(self) -> None:
         teacher: Teacher | None = self.lesson.teachers["curve"] if self.lesson else None
         point = evaluate.curve_point(
-            self.model, self.held_out, teacher, loss=self.loss, name=self.task.loss, device=self.accelerator.device
+            self.body, self.held_out, teacher, loss=self.loss, name=self.task.loss, device=self.accelerator.device
         )
         tokens = self.step * self.batch * self.profile.length
         spent = {"seconds": self.seconds["wall"], "cpu_seconds": self.seconds["cpu"]}
@@ -132,7 +186,7 @@ class Trainer:
 
     # -- files -------------------------------------------------------------------------------------------------------
     def _state(self) -> dict[str, Any]:
-        weights = self.accelerator.unwrap_model(self.model).state_dict()
+        weights = self.body.net.state_dict()
         progress = {"step": self.step, "curve": self.curve, "seconds": self.seconds}
         return {"model": weights, "optimizer": self.optimizer.state_dict(), **progress}
 
@@ -146,26 +200,20 @@ class Trainer:
         if not path.exists():
             return
         state, _ = store.read_checkpoint(path, key=self.workspace.key(self.task), device=self.accelerator.device)
-        self.accelerator.unwrap_model(self.model).load_state_dict(state["model"])
+        self.body.net.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.curve, self.seconds = state["step"], state["curve"], state["seconds"]
 
     def _finish(self) -> dict[str, Any]:
         facts: dict[str, Any] = {"kind": self.task.kind, "loss": self.task.loss, "seed": self.task.seed}
         facts |= {"learning_rate": self.task.learning_rate, "steps": self.steps, "curve": self.curve}
-        facts |= {"parameters": models.parameters(self.model), "train_seconds": dict(self.seconds)}
+        facts |= {"parameters": models.parameters(self.body), "train_seconds": dict(self.seconds)}
         if self.lesson:
-            facts["metrics"] = evaluate.student_metrics(
-                self.model,
-                self.lesson.blocks["test"],
-                self.lesson.teachers["test"],
-                tree=self.lesson.metrics.tree,
-                device=self.accelerator.device,
-            )
+            facts["metrics"] = self._metrics(self.lesson)
         facts |= {"peak_memory_mib": peak_memory_mib(), "device": device_name(), "threads": torch.get_num_threads()}
         facts["commit"] = provenance.commit()
         if self.accelerator.is_main_process:
-            key, weights = self.workspace.key(self.task), self.accelerator.unwrap_model(self.model).state_dict()
+            key, weights = self.workspace.key(self.task), self.body.net.state_dict()
             weights = {name: value.cpu() for name, value in weights.items()}
             facts["weights_sha256"] = store.write_checkpoint(
                 self.workspace.path(self.task, ".weights"), weights, key=key
@@ -175,6 +223,39 @@ class Trainer:
         self.accelerator.wait_for_everyone()
         return facts
 
+    def _metrics(self, lesson: Lesson) -> dict[str, float]:
+        """On the test blocks; of instructions also ROUGE-L of the student's own responses."""
+        split, device = lesson.blocks["test"], self.accelerator.device
+        found = evaluate.student_metrics(
+            self.body, split, lesson.teachers["test"], tree=lesson.metrics.tree, device=device
+        )
+        if self.blocks.prompts:
+            found["rouge_l"] = self._rouge(len(split))
+        return found
+
+    def _rouge(self, size: int) -> float:
+        from kdtheory.students.pretrained import rouge
+
+        chosen = selected(2, len(self.blocks.prompts), size)  # those of the test blocks
+        prompts, references = (
+            [texts[row] for row in chosen] for texts in (self.blocks.prompts, self.blocks.references)
+        )
+        pair, positions = self.workspace.pair, self.profile.length
+        said = rouge.respond(
+            self.body.net, pair.tokenizer, prompts, vocabulary=self.profile.vocabulary, positions=pair.positions,
+            new_tokens=positions,
+        )  # fmt: skip
+        return float(rouge.score(said, references).mean())
+
+
+class TrainingMemoryError(MemoryError):
+    """A training step does not fit; the message says what to change."""
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    # the CPU's allocator raises a bare RuntimeError
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "not enough memory" in str(error)
+
 
 def processes(profile: Profile) -> Any:
     """The `Accelerator` of this process: alone, or one of those that a launcher started."""
@@ -183,16 +264,11 @@ def processes(profile: Profile) -> Any:
     return Accelerator(mixed_precision=profile.precision, cpu=not torch.cuda.is_available())
 
 
-def _size(task: Task, profile: Profile) -> tuple[int, int, Shape]:
+def _size(task: Task, profile: Profile) -> tuple[int, int]:
+    """Blocks per step and steps."""
     if task.kind == "teacher":
-        return profile.teacher_batch, profile.teacher_steps, profile.teacher
-    return profile.batch, profile.warm_steps if task.kind == "warm" else profile.steps, profile.student
-
-
-def _blocks(task: Task, profile: Profile, blocks: Blocks, lesson: Lesson | None) -> tuple[Any, Any]:
-    """Training and held-out blocks: the teacher reads all text, its students the selected blocks."""
-    chosen = lesson.blocks if lesson else select(blocks, profile)
-    return (blocks.train if task.kind == "teacher" else chosen["train"]), chosen["curve"]
+        return profile.teacher_batch, profile.teacher_steps
+    return profile.batch, profile.warm_steps if task.kind == "warm" else profile.steps
 
 
 def peak_memory_mib() -> float:

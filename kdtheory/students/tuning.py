@@ -55,7 +55,8 @@ def tune(
 ) -> Rates:
     """Train these losses at every rate of the grid with the tuning seed, and store the table with what was known."""
     p = workspace.profile
-    sweep.run([workspace.warm_task(p.tuning_seed)], workspace, stage="warm start (tuning)", bars=bars, cluster=cluster)
+    warm = workspace.warm_tasks([p.tuning_seed])
+    sweep.run(warm, workspace, stage="warm start (tuning)", bars=bars, cluster=cluster)
     grid = [Task("student", p.tuning_seed, loss, rate) for loss in losses for rate in p.learning_rates]
     sweep.run(grid, workspace, stage="learning rates", bars=bars, cluster=cluster)
     tried = {**known, **{loss: [] for loss in losses}}

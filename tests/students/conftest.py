@@ -57,7 +57,7 @@ def profile(text_folder) -> Profile:
 @pytest.fixture(scope="session")
 def prepared(profile, tmp_path_factory) -> experiment.Prepared:
     """Tokens, teacher, warm starts and the teacher's stored log-probabilities. Read it, or copy it."""
-    return experiment.prepare(profile, tmp_path_factory.mktemp("prepared"), profile.seeds, bars=Bars())
+    return experiment.prepare(profile, tmp_path_factory.mktemp("prepared"), bars=Bars())
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from scipy.spatial.distance import squareform
 from kdtheory.students import evaluate, losses, models, store
 from kdtheory.students.teacher import CachedTeacher, LiveTeacher, write_cache
 from kdtheory.students.token_metrics import TokenMetrics
+from kdtheory.students.tokens import Split
 
 
 @pytest.fixture(scope="module")
@@ -23,12 +24,12 @@ def setting(prepared):
     lesson = Lesson.open(workspace, prepared.blocks, torch.device("cpu"))
     student = models.build(profile, profile.student, seed=5)
     student.load_state_dict(workspace.weights(workspace.warm_task(0)))
-    return lesson, student
+    return lesson, models.Body(student, profile.vocabulary)
 
 
-def probabilities(model: torch.nn.Module, blocks: np.ndarray) -> np.ndarray:
+def probabilities(body: models.Body, split: Split) -> np.ndarray:
     with torch.no_grad():
-        z = models.logits(model, torch.from_numpy(blocks[:, :-1])).double().numpy()
+        z = models.logits(body.net, torch.from_numpy(split.tokens[:, :-1])).double().numpy()
     e = np.exp(z - z.max(-1, keepdims=True))
     return e / e.sum(-1, keepdims=True)
 
@@ -42,7 +43,7 @@ def test_metrics_are_the_plain_sums(setting):
     found = evaluate.student_metrics(
         student, blocks, lesson.teachers["test"], tree=lesson.metrics.tree, device=torch.device("cpu")
     )
-    labels = blocks[:, 1:]
+    labels = blocks.tokens[:, 1:]
     assert found["fkl"] == pytest.approx((p * np.log(p / q)).sum(-1).mean(), rel=1e-10)
     assert found["rkl"] == pytest.approx((q * np.log(q / p)).sum(-1).mean(), rel=1e-10)
     assert found["tv"] == pytest.approx(0.5 * np.abs(p - q).sum(-1).mean(), rel=1e-10)
@@ -99,18 +100,18 @@ def test_stored_teacher_is_the_model(setting, prepared, tmp_path):
     """fp16 keeps 11 bits: of log-probabilities below 16 at most 2^-8 is lost, before renormalisation."""
     lesson, _ = setting
     profile = prepared.workspace.profile
-    model = models.build(profile, profile.teacher, seed=0)
-    model.load_state_dict(prepared.workspace.weights(prepared.workspace.teacher_task()))
+    body = prepared.workspace.teacher()
+    assert body.vocabulary == profile.vocabulary
     blocks = lesson.blocks["train"]
-    live = LiveTeacher(model, blocks, torch.device("cpu"))
+    live = LiveTeacher(body, blocks, torch.device("cpu"))
     rows = np.array([3, 0, 17])
     stored = lesson.teachers["train"].log_probs(rows)
     torch.testing.assert_close(stored, live.log_probs(rows), atol=2**-8, rtol=0)
     assert (stored != live.log_probs(rows)).any()
-    exact = np.log(probabilities(model, blocks[rows]))
+    exact = np.log(probabilities(body, blocks.part(rows)))
     torch.testing.assert_close(live.log_probs(rows).double(), torch.from_numpy(exact), atol=1e-5, rtol=0)
     path = tmp_path / "single.bin"
-    write_cache(model, blocks, path, key="k", dtype="float32")
+    write_cache(body, blocks, path, key="k", dtype="float32")
     single = CachedTeacher(path, key="k", verify=True).log_probs(rows)
     torch.testing.assert_close(single, live.log_probs(rows), atol=1e-5, rtol=0)  # batch size changes the last bits
 
@@ -139,7 +140,7 @@ def test_curve_point_is_the_objective(setting):
     q, p = probabilities(student, blocks), np.exp(teacher.log_probs(np.arange(len(blocks))).double().numpy())
     warm_p, warm_q = (np.sqrt(x) / np.sqrt(x).sum(-1, keepdims=True) for x in (p, q))
     soft = (warm_p * np.log(warm_p / warm_q)).sum(-1).mean()
-    hard = -np.log(np.take_along_axis(q, blocks[:, 1:, None], -1)).mean()
+    hard = -np.log(np.take_along_axis(q, blocks.tokens[:, 1:, None], -1)).mean()
     assert found["objective"] == pytest.approx(0.5 * 4 * soft + 0.5 * hard, rel=1e-6)  # 1e-6: float32 teacher
     assert found["cross_entropy"] == pytest.approx(hard, rel=1e-10)
 
@@ -150,10 +151,33 @@ def test_teacher_facts(setting):
     p = np.exp(losses.float64_log_softmax(teacher.log_probs(np.arange(len(blocks)))).numpy())
     facts = evaluate.teacher_facts(teacher, blocks)
     assert facts["entropy"] == pytest.approx(-(p * np.log(p)).sum(-1).mean(), rel=1e-10)
-    chosen = np.take_along_axis(p, blocks[:, 1:, None], -1)
+    chosen = np.take_along_axis(p, blocks.tokens[:, 1:, None], -1)
     assert facts["cross_entropy"] == pytest.approx(-np.log(chosen).mean(), rel=1e-10)
 
 
 def test_unknown_loss_is_refused():
     with pytest.raises(ValueError, match="'kl' is unknown"):
         losses.build("kl", cost=None, transport_weight=1.0)
+
+
+def test_masked_positions_do_not_count(setting):
+    """Metrics over a mask are the plain means over its positions; the control: all positions give another number."""
+    lesson, student = setting
+    blocks, teacher = lesson.blocks["test"], lesson.teachers["test"]
+    mask = np.random.default_rng(0).random(blocks.tokens[:, 1:].shape) < 0.3
+    mask[0] = False
+    arguments = {"tree": lesson.metrics.tree, "device": torch.device("cpu")}
+    found = evaluate.student_metrics(student, Split(blocks.tokens, mask), teacher, **arguments)
+    q = probabilities(student, blocks)
+    expected = -np.log(np.take_along_axis(q, blocks.tokens[:, 1:, None], -1))[..., 0]
+    assert found["cross_entropy"] == pytest.approx(expected[mask].mean(), rel=1e-10)
+    assert abs(found["cross_entropy"] - expected.mean()) > 1e-3
+    masked = evaluate.curve_point(
+        student, Split(blocks.tokens, mask), teacher, loss=losses.build("fkl", cost=None, transport_weight=1.0),
+        name="fkl", device=torch.device("cpu"),
+    )  # fmt: skip
+    assert masked["objective"] == pytest.approx(found["fkl"], rel=1e-6)
+    assert 0 <= masked["head_share"] <= 1
+    facts = evaluate.teacher_facts(teacher, Split(blocks.tokens, mask))
+    p = np.exp(losses.float64_log_softmax(teacher.log_probs(np.arange(len(blocks)))).numpy())
+    assert facts["entropy"] == pytest.approx(-(p * np.log(p)).sum(-1)[mask].mean(), rel=1e-10)

@@ -14,11 +14,13 @@ def loaded(text_folder):
 
 def test_blocks_hold_the_text_and_predict_every_token_once(loaded, tmp_path):
     blocks, tokenizer, _ = tokens.prepare(loaded, vocabulary=300, length=16, folder=tmp_path)
-    text = tokenizer.decode([*blocks.train[0, :1], *blocks.train[:, 1:].ravel()], skip_special_tokens=False)
+    text = tokenizer.decode(
+        [*blocks.train.tokens[0, :1], *blocks.train.tokens[:, 1:].ravel()], skip_special_tokens=False
+    )
     whole = "".join(document + tokens.END for document in loaded.texts("train"))
     assert whole.startswith(text)
     assert len(text) > 0.99 * len(whole)
-    assert (blocks.train[1:, 0] == blocks.train[:-1, -1]).all()
+    assert (blocks.train.tokens[1:, 0] == blocks.train.tokens[:-1, -1]).all()
 
 
 def test_tokenizer_learns_from_the_train_split_alone(loaded):
@@ -36,11 +38,25 @@ def test_tokenizer_learns_from_the_train_split_alone(loaded):
 def test_cache_is_reused_and_guarded(loaded, tmp_path):
     first, _, key = tokens.prepare(loaded, vocabulary=300, length=16, folder=tmp_path)
     again, _, _ = tokens.prepare(loaded, vocabulary=300, length=16, folder=tmp_path)
-    np.testing.assert_array_equal(first.train, again.train)
+    np.testing.assert_array_equal(first.train.tokens, again.train.tokens)
     arrays = next(tmp_path.glob("*.npz"))
     arrays.write_bytes(arrays.read_bytes()[:-100])
     with pytest.raises(store.StoredFileError, match=f"{arrays.name}.*delete"):
         tokens.reopen(tmp_path, key=key)
+
+
+def test_masks_and_prompts_are_kept(tmp_path):
+    rng = np.random.default_rng(0)
+    parts = [tokens.Split(rng.integers(0, 9, (n, 5)), rng.random((n, 4)) < 0.5) for n in (3, 2)]
+    kept = tokens.Blocks(*parts, tokens.Split(parts[0].tokens), None, ("a", "b", "c"), ("d", "e", "f"))
+    tokens.keep(kept, tmp_path, key="k" * 64)
+    found = tokens.reopen(tmp_path, key="k" * 64)
+    for split in corpus.SPLITS:
+        np.testing.assert_array_equal(getattr(found, split).tokens, getattr(kept, split).tokens)
+    np.testing.assert_array_equal(found.train.mask, parts[0].mask)
+    assert found.test.mask is None
+    assert found.test.counted().all()
+    assert (found.prompts, found.references, found.bytes_per_token) == (kept.prompts, kept.references, None)
 
 
 def test_vocabulary_bounds(loaded):

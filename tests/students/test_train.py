@@ -87,9 +87,9 @@ def test_damaged_warm_start_is_never_used(workspace, prepared):
 def test_losses_share_weights_and_batches(workspace, prepared):
     """Before the first step all students of a seed are one; they differ from another seed's."""
     runs = [trainer(replace(FKL, loss=loss), workspace, prepared) for loss in ("fkl", "rkl", "w1")]
-    first = runs[0].accelerator.unwrap_model(runs[0].model).state_dict()
+    first = runs[0].body.net.state_dict()
     for run in runs[1:]:
-        for name, weight in run.accelerator.unwrap_model(run.model).state_dict().items():
+        for name, weight in run.body.net.state_dict().items():
             assert torch.equal(weight, first[name])
     other = trainer(replace(FKL, seed=1), workspace, prepared)
     assert not torch.equal(next(iter(other.model.parameters())), next(iter(runs[0].model.parameters())))
