@@ -39,8 +39,8 @@ class Task:
 
     @property
     def name(self) -> str:
-        """A file-system name, e.g. ``student-fkl-s0-lr0.003``."""
-        return f"{self.kind}-{self.loss}-s{self.seed}-lr{self.learning_rate:g}"
+        """A file-system name, e.g. ``student-fkl-s0-lr0.003``; no folder hides in ``fkl/16``."""
+        return f"{self.kind}-{self.loss.replace('/', ':')}-s{self.seed}-lr{self.learning_rate:g}"
 
 
 @dataclass(frozen=True)
