@@ -14,7 +14,7 @@ import kdtheory as kd
 from kdtheory import figures
 from kdtheory.figures import transport_peers
 from tests.benchmarks import __main__ as command
-from tests.benchmarks import bench_gpu, bench_sinkhorn, timing, worst
+from tests.benchmarks import bench_gpu, bench_sinkhorn, bench_steps, timing, worst
 from tests.benchmarks.peers import problems, reference, trial
 from tests.benchmarks.peers.adapters import Answer, Peer
 from tests.benchmarks.timing import Case, DisagreementError, Loop
@@ -189,6 +189,39 @@ def test_stored_worst_cases_hold_every_cost_and_form(root):
     assert stored["late"].sum() > 0  # the table shows where the iteration does not get through
 
 
+# -- steps -------------------------------------------------------------------------------------------------------------
+def test_the_peak_of_a_step_is_what_it_holds_beyond_its_result():
+    x = torch.ones(1000, 1000)
+    assert bench_steps.peak(lambda: ((x + 1) * 2,)) == x.nbytes
+    assert bench_steps.peak(lambda: (torch.add(x, 1).mul_(2),)) == 0
+
+
+def test_a_step_that_differs_from_the_reference_is_noticed():
+    problem, fkl = bench_steps.Problem(5, 30), kd.divergence("fkl")
+    step, reference = problem.ours(fkl), problem.reference("fkl", fkl)
+    assert bench_steps.agreement("fkl", step, reference, problem) < 1e-5
+    with pytest.raises(DisagreementError, match="differs from the whole logits"):
+        bench_steps.agreement("fkl", problem.ours(kd.divergence("rkl")), reference, problem)
+
+
+@pytest.mark.parametrize(
+    ("name", "tokens", "seconds", "buffers", "reached"),
+    [
+        ("fkl", 32768, 1.14, 1.9, "yes"),
+        ("fkl", 32768, 1.16, 1.9, "no"),
+        ("fkl", 32768, 1.14, 2.1, "no"),
+        ("akl", 32768, 9.0, 9.0, ""),
+        ("fkl", 1024, 9.0, 9.0, ""),
+    ],
+)
+def test_f_divergences_are_held_to_their_bound(name, tokens, seconds, buffers, reached):
+    problem = bench_steps.Problem(1, 4)
+    problem.tokens = tokens
+    known = {"hard": 1.0, "hard, torch on whole logits": 1.0}
+    line = bench_steps._row(name, problem, {**known, name: seconds}, {**known, name: buffers}, 0.0)
+    assert line["reached"] == reached
+
+
 # -- GPU ---------------------------------------------------------------------------------------------------------------
 @pytest.mark.skipif(torch.cuda.is_available(), reason="says that there is no GPU")
 def test_without_a_gpu_the_benchmark_says_so(tmp_path):
@@ -206,4 +239,4 @@ def test_a_finished_part_is_skipped_and_an_unknown_one_refused(tmp_path, capsys)
 
 def test_parts_run_at_a_tiny_size(tmp_path):
     bench_gpu.run("cpu", None, tmp_path)
-    assert {path.stem for path in tmp_path.iterdir()} == {"cpu_dense", "cpu_topk", "cpu_closed"}
+    assert {path.stem for path in tmp_path.iterdir()} == {"cpu_dense", "cpu_topk", "cpu_closed", "cpu_steps"}

@@ -188,7 +188,7 @@ def test_markdown_escapes_bars_and_aligns_numbers():
 
 
 def test_labels_are_pushed_apart_and_keep_their_order():
-    placed = style._spread([0.5, 0.5, 0.1, 0.98, 0.99], 0.1)
+    placed = style.spread([0.5, 0.5, 0.1, 0.98, 0.99], 0.1)
     order = np.argsort([0.5, 0.5, 0.1, 0.98, 0.99], kind="stable")
     assert (np.diff(np.array(placed)[order]) >= 0.1 - 1e-12).all()
     assert max(placed) <= 1.0

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import resource
 import sys
 import time
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kdtheory.divergences.checks import NonFiniteLossError
 from kdtheory.divergences.head import head_loss
 from kdtheory.students import evaluate, losses, models, provenance, store, text_losses
 from kdtheory.students.data import Lesson, batch_rows, select, selected
@@ -89,8 +91,12 @@ class Trainer:
         """
         try:
             return self._run(stop_at)
+        except NonFiniteLossError as error:
+            if not (self._tunes and self.curve):
+                raise NonFiniteLossError(f"{self.task.name}, step {self.step}: {error}") from error
+            return self._finish(diverged=True)
         except (MemoryError, RuntimeError) as error:
-            if not _out_of_memory(error):
+            if not out_of_memory(error):
                 raise
             part = self.batch // (self.accelerator.num_processes * self.profile.accumulate)
             raise TrainingMemoryError(
@@ -113,7 +119,7 @@ class Trainer:
 
     # -- the loop ----------------------------------------------------------------------------------------------------
     def _advance(self, end: int) -> None:
-        self.model.train()
+        self.model.eval()  # no dropout, which given models may have: a step is a function of weights and batch alone
         wall, cpu = time.perf_counter(), time.process_time()
         while self.step < end:
             for group in self.optimizer.param_groups:
@@ -204,11 +210,18 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.curve, self.seconds = state["step"], state["curve"], state["seconds"]
 
-    def _finish(self) -> dict[str, Any]:
+    @property
+    def _tunes(self) -> bool:
+        """Whether this run only chooses a learning rate: by the end of its curve."""
+        return self.task.kind == "student" and self.task.seed == self.profile.tuning_seed
+
+    def _finish(self, diverged: bool = False) -> dict[str, Any]:
+        if diverged:
+            self.curve.append({**self.curve[-1], "step": self.step, "objective": math.inf})
         facts: dict[str, Any] = {"kind": self.task.kind, "loss": self.task.loss, "seed": self.task.seed}
         facts |= {"learning_rate": self.task.learning_rate, "steps": self.steps, "curve": self.curve}
         facts |= {"parameters": models.parameters(self.body), "train_seconds": dict(self.seconds)}
-        if self.lesson:
+        if self.lesson and not self._tunes:
             facts["metrics"] = self._metrics(self.lesson)
         facts |= {"peak_memory_mib": peak_memory_mib(), "device": device_name(), "threads": torch.get_num_threads()}
         facts["commit"] = provenance.commit()
@@ -252,7 +265,8 @@ class TrainingMemoryError(MemoryError):
     """A training step does not fit; the message says what to change."""
 
 
-def _out_of_memory(error: BaseException) -> bool:
+def out_of_memory(error: BaseException) -> bool:
+    """Whether memory did not suffice, on the CPU or a GPU."""
     # the CPU's allocator raises a bare RuntimeError
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "not enough memory" in str(error)
 
@@ -260,7 +274,9 @@ def _out_of_memory(error: BaseException) -> bool:
 def processes(profile: Profile) -> Any:
     """The `Accelerator` of this process: alone, or one of those that a launcher started."""
     from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
 
+    AcceleratorState._reset_state()  # it remembers the precision of an earlier run in this process
     return Accelerator(mixed_precision=profile.precision, cpu=not torch.cuda.is_available())
 
 

@@ -1,6 +1,6 @@
 """``python -m tests.benchmarks``: ours beside its peers, tables with ratios.
 
-python -m tests.benchmarks [--quick] [--only NAME] [--out DIRECTORY]   # losses, transport, sinkhorn, students
+python -m tests.benchmarks [--quick] [--only NAME] [--out DIRECTORY]   # losses, transport, sinkhorn, students, steps
 python -m tests.benchmarks --device cuda [--part NAME]                 # what needs a GPU, part by part
 python -m tests.benchmarks --peers                                     # errors of everybody's gradients, stored
 """
@@ -16,7 +16,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from tests.benchmarks import bench_losses, bench_sinkhorn, bench_students, bench_transport
+from tests.benchmarks import bench_losses, bench_sinkhorn, bench_steps, bench_students, bench_transport
 from tests.benchmarks.timing import Case, DisagreementError, measure
 
 BUILD = Path("build/benchmarks")
@@ -73,6 +73,7 @@ TABLES: dict[str, tuple[Callable[[bool], Iterable[dict[str, object]]], Callable]
     "growth": (growth, bench_sinkhorn.show),
     "memory": (memory, bench_sinkhorn.show),
     "students": (bench_students.rows, bench_students.show),
+    "steps": (bench_steps.rows, bench_steps.show),
 }
 
 
@@ -85,8 +86,13 @@ def write(lines: list[dict[str, object]], path: Path, machine: str) -> None:
     print(f"wrote {path}")
 
 
-def publish(measured: Path) -> None:
-    """Store the transport tables of this run, and of earlier ones for what was not run now."""
+def publish(measured: Path, names: list[str]) -> None:
+    """Store the table of steps, and those of transport, of this run and of earlier ones for what was not run now."""
+    if "steps" in names:
+        pd.read_csv(measured / "steps.csv").to_csv(STORED / "steps_bench.csv", index=False)
+        print(f"stored {STORED / 'steps_bench.csv'}")
+    if not {"transport", "sinkhorn", "growth", "memory"} & set(names):
+        return
     tables = {name: pd.read_csv(measured / f"{name}.csv") for name in ("transport", "sinkhorn", "growth", "memory")}
     pd.concat([tables["transport"], tables["sinkhorn"]]).to_csv(STORED / "transport_bench.csv", index=False)
     memory = tables["memory"].drop(columns=["torch", "machine"])
@@ -104,7 +110,7 @@ def compare(quick: bool, names: list[str], out: Path | None, store: bool, machin
             write(lines[name], out / f"{name}.csv", machine)
     print(f"{sum(map(len, lines.values()))} results agree with their peers or hold their bound")
     if store and out is not None:
-        publish(out)
+        publish(out, names)
 
 
 def peers(out: Path) -> None:
@@ -148,7 +154,9 @@ def main() -> None:
     parser.add_argument("--part", action="append", help="a part of the GPU benchmark (may be repeated)")
     parser.add_argument("--peers", action="store_true", help="gradient errors and zero masses of every peer instead")
     parser.add_argument("--worst", action="store_true", help="worst cases of Sinkhorn over hard inputs instead")
-    parser.add_argument("--store", action="store_true", help="also store the transport tables in figures/data")
+    parser.add_argument(
+        "--store", action="store_true", help="also store the tables of transport and steps in figures/data"
+    )
     parser.add_argument("--machine", default=platform.machine(), help="words for the tables: what it was measured on")
     parser.add_argument("--out", type=Path, help="directory of the tables (default: build/benchmarks, none if quick)")
     given = parser.parse_args()

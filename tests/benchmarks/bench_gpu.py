@@ -1,4 +1,4 @@
-"""What needs a GPU: dense bfloat16 Sinkhorn at 32768 tokens, top-k as a training loss, closed forms beside forward KL.
+"""What a GPU is for: dense bfloat16 Sinkhorn at 32768 tokens, top-k as a training loss, closed forms, whole steps.
 
 ``python -m tests.benchmarks --device cuda [--part NAME]``. Each part writes its table when it is finished and is
 skipped when the table is there: delete the file to measure again. ``--device cpu`` runs the same code, tiny.
@@ -21,7 +21,7 @@ from kdtheory.divergences.protocol import Loss
 from kdtheory.transport.entropic import kernels, scaling
 from kdtheory.transport.entropic.evaluate import per_row
 from kdtheory.transport.topk import W1TopK
-from tests.benchmarks import timing
+from tests.benchmarks import bench_steps, timing
 from tests.benchmarks.bench_transport import embeddings
 from tests.benchmarks.timing import DisagreementError, Loop
 
@@ -165,7 +165,12 @@ def check_closed(name: str, loss: Loss, at: tuple[Tensor, Tensor]) -> None:
         raise DisagreementError(f"{name}: {found.tolist()} on the device, {exact.tolist()} in float64")
 
 
-PARTS: dict[str, Callable[[str], Iterator[dict[str, object]]]] = {"dense": dense, "topk": topk, "closed": closed}
+PARTS: dict[str, Callable[[str], Iterator[dict[str, object]]]] = {
+    "dense": dense,
+    "topk": topk,
+    "closed": closed,
+    "steps": bench_steps.on_device,
+}
 
 
 def run(device: str, parts: list[str] | None, out: Path) -> None:

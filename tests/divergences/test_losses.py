@@ -137,7 +137,7 @@ def test_no_gradient_is_computed_when_none_is_asked(logits):
 
 @pytest.mark.parametrize("loss", SOFT, ids=label)
 def test_many_rows_give_what_one_row_gives(loss, torch_rng):
-    """Rows go through in blocks of 2^16 elements: more than one block, against row by row."""
+    """Rows go through in blocks of 2^17 elements: more than one block, against row by row."""
     t, z = torch.randn(2, 7, 20_000, generator=torch_rng, dtype=torch.float64)
     together = loss.loss(teacher_logits=t, student_logits=z, reduction="none")
     alone = torch.stack([loss.loss(teacher_logits=a, student_logits=b) for a, b in zip(t, z, strict=True)])

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from kdtheory.students import store, sweep
+from kdtheory.students import profiles, store, sweep
 from kdtheory.students.progress import Bars
 from kdtheory.students.tasks import Task, Workspace
 
@@ -59,6 +59,13 @@ def test_a_killed_worker_is_reported_and_not_waited_for(workspace, tmp_path):
     store.write_bytes(board / "worker-0.json", b'{"task": "student-fkl-s0-lr0.01", "step": 3, "steps": 8}')
     with pytest.raises(sweep.WorkerError, match=r"worker 0 \(student-fkl-s0-lr0.01\): .*not produced any output"):
         sweep._watch(jobs, TASKS, workspace, board, "students", Bars(), 16)
+
+
+def test_names_of_tasks_are_file_names(tmp_path):
+    """A worker claims a task by a file of its name; a slash in the loss would make that a folder."""
+    names = [Task("student", 0, loss, 0.01).name for loss in profiles.LOSSES]
+    assert all(sweep._claim(tmp_path / f"{name}.claim", 0) for name in names)
+    assert len(list(tmp_path.iterdir())) == len(profiles.LOSSES)
 
 
 def test_a_task_is_taken_once(tmp_path):
