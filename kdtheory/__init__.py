@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from kdtheory.catalogue import divergence
     from kdtheory.divergences.checks import NonFiniteLossError
     from kdtheory.divergences.combination import classic
+    from kdtheory.divergences.head import head_loss
     from kdtheory.transport import TokenCost, certify_w1, sinkhorn, sliced_w1, w1, w1_topk
 
 __version__ = "0.1.0"
@@ -24,6 +25,7 @@ __version__ = "0.1.0"
 _HOME = {
     "divergence": "kdtheory.catalogue",
     "classic": "kdtheory.divergences",
+    "head_loss": "kdtheory.divergences",
     "NonFiniteLossError": "kdtheory.divergences",
     "TokenCost": "kdtheory.transport",
     "w1": "kdtheory.transport",
@@ -42,6 +44,7 @@ __all__ = [
     "divergence",
     "divergences",
     "dynamics",
+    "head_loss",
     "simplex",
     "sinkhorn",
     "sliced_w1",

@@ -6,6 +6,7 @@ from kdtheory.divergences.akl import AdaptiveKL
 from kdtheory.divergences.checks import NonFiniteLossError
 from kdtheory.divergences.combination import CrossEntropy, classic
 from kdtheory.divergences.definitions import RECORDS, SEPARABLE
+from kdtheory.divergences.head import head_loss
 from kdtheory.divergences.protocol import Loss
 
 FACTORIES: dict[str, Callable[..., Loss]] = {**RECORDS, "akl": AdaptiveKL, "cross_entropy": CrossEntropy}
@@ -21,4 +22,5 @@ __all__ = [
     "Loss",
     "NonFiniteLossError",
     "classic",
+    "head_loss",
 ]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from kdtheory.divergences import checks, logspace
-from kdtheory.divergences.protocol import Loss
+from kdtheory.divergences.protocol import Loss, row_blocks
 
 
 class Part(NamedTuple):
@@ -33,6 +33,7 @@ class Combination(Loss):
         self.labels = labels
         self.parameters = {}
         self.surrogate_gradient = any(part.loss.surrogate_gradient for part in self.parts)
+        self.whole_batch = any(part.loss.whole_batch for part in self.parts)
 
     @classmethod
     def of(cls, *weighted: tuple[float, Loss]) -> Combination:
@@ -76,6 +77,19 @@ class Combination(Loss):
             at = temperature * part.temperature
             total = total + part.weight * part.loss.positions(student_logits, teacher_logits, labels, at)
         return total
+
+    def positions_and_gradient(
+        self, student_logits: Tensor, teacher_logits: Tensor | None, labels: Tensor | None, temperature: float
+    ) -> tuple[Tensor, Tensor]:
+        """As `Loss.positions_and_gradient`; the last part may have the logits for itself."""
+        total, gradient = student_logits.new_zeros(len(student_logits)), None
+        for left, part in zip(reversed(range(len(self.parts))), self.parts, strict=True):
+            own, at = student_logits.clone() if left else student_logits, temperature * part.temperature
+            value, slopes = part.loss.positions_and_gradient(own, teacher_logits, labels, at)
+            total = total + part.weight * value
+            slopes = slopes.mul_(part.weight)
+            gradient = slopes if gradient is None else gradient.add_(slopes)
+        return total, student_logits.zero_() if gradient is None else gradient
 
     def culprit(self, log_p: Tensor, log_q: Tensor) -> int | None:
         found = (part.loss.culprit(*_at_temperature(log_p, log_q, part.temperature)) for part in self.parts)
@@ -126,6 +140,23 @@ class CrossEntropy(Loss):
         dtype = torch.promote_types(student_logits.dtype, torch.float32)
         return torch.nn.functional.cross_entropy(student_logits.to(dtype), labels.long(), reduction="none")
 
+    def positions_and_gradient(
+        self, student_logits: Tensor, teacher_logits: Tensor | None, labels: Tensor | None, temperature: float
+    ) -> tuple[Tensor, Tensor]:
+        """As `Loss.positions_and_gradient`; with labels q - 1 at the label and q elsewhere, in place of the logits."""
+        if labels is None:
+            return super().positions_and_gradient(student_logits, teacher_logits, labels, temperature)
+        checks.labels_within(labels, student_logits.shape[-1])
+        gradient, target = student_logits.detach(), labels.long().unsqueeze(-1)
+        dtype = torch.promote_types(gradient.dtype, torch.float32)
+        value = torch.empty(len(gradient), dtype=dtype, device=gradient.device)
+        for at in row_blocks(gradient):
+            log_q = torch.log_softmax(gradient[at].to(dtype), -1)
+            chosen = log_q.gather(-1, target[at])
+            value[at] = -chosen.squeeze(-1)
+            gradient[at] = log_q.exp_().scatter_(-1, target[at], chosen.expm1())
+        return value, gradient
+
 
 class HardLabels(CrossEntropy):
     """The hard half of `classic`: it never falls back to the teacher's distribution."""
@@ -134,9 +165,18 @@ class HardLabels(CrossEntropy):
         self, student_logits: Tensor, teacher_logits: Tensor | None, labels: Tensor | None, temperature: float
     ) -> Tensor:
         """As `CrossEntropy.positions`, with labels required."""
+        return super().positions(student_logits, teacher_logits, self._required(labels), temperature)
+
+    def positions_and_gradient(
+        self, student_logits: Tensor, teacher_logits: Tensor | None, labels: Tensor | None, temperature: float
+    ) -> tuple[Tensor, Tensor]:
+        """As `CrossEntropy.positions_and_gradient`, with labels required."""
+        return super().positions_and_gradient(student_logits, teacher_logits, self._required(labels), temperature)
+
+    def _required(self, labels: Tensor | None) -> Tensor:
         if labels is None:
             raise ValueError("classic: labels is missing; give it to kd.classic(...) or to loss(...)")
-        return super().positions(student_logits, teacher_logits, labels, temperature)
+        return labels
 
 
 class Classic(Combination):

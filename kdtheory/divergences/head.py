@@ -113,7 +113,9 @@ def _checked(
         raise ValueError("teacher_logits and teacher are both given: give the teacher's logits or its hidden states")
     if not (isinstance(teacher, tuple) and len(teacher) in (2, 3)):
         raise ValueError("teacher: expected (hidden, weight) or (hidden, weight, bias)")
-    _check_product(*teacher[:2], teacher[2] if len(teacher) == 3 else None, ("teacher[0]", "teacher[1]", "teacher[2]"))
+    _check_product(
+        teacher[0], teacher[1], teacher[2] if len(teacher) == 3 else None, ("teacher[0]", "teacher[1]", "teacher[2]")
+    )
     if tuple(teacher[0].shape[:-1]) != lead or len(teacher[1]) != len(weight):
         raise ValueError(
             f"teacher makes logits {(*teacher[0].shape[:-1], len(teacher[1]))}, the student {(*lead, len(weight))}: "

@@ -23,38 +23,53 @@ def _rows(x: Tensor, mask: Tensor | None, trailing: int) -> Tensor:
     return x.reshape(-1, *x.shape[x.ndim - trailing :]) if mask is None else x[mask]
 
 
-_CPU_BLOCK, _GPU_BLOCK = 1 << 16, 1 << 26  # elements a block: a quarter of an L2 cache in float32; a tenth of a GB
+_CPU_BLOCK, _GPU_BLOCK = 1 << 17, 1 << 26  # elements a block: half an L2 cache in float32; a tenth of a GB
+
+
+def row_blocks(logits: Tensor) -> list[slice]:
+    """Rows of (N, V) in blocks whose temporaries stay in cache."""
+    rows, tokens = logits.shape
+    block = max(1, (_CPU_BLOCK if logits.device.type == "cpu" else _GPU_BLOCK) // tokens)
+    return [slice(start, start + block) for start in range(0, rows, block)]
+
+
+def in_blocks(
+    loss: Loss, student_logits: Tensor, teacher_logits: Tensor, temperature: float, gradient: Tensor | None
+) -> Tensor:
+    """Value of each row (N, V) -> (N,); writes the logit gradients into `gradient`, which may be `student_logits`.
+
+    Rows go through in blocks: temporaries stay in cache, and memory holds no further (N, V) buffer.
+    """
+    rows = len(student_logits)
+    dtype = torch.promote_types(student_logits.dtype, torch.float32)
+    value = torch.empty(rows, dtype=dtype, device=student_logits.device)
+    scale = temperature**loss.temperature_power
+    for at in [slice(0, rows)] if loss.whole_batch else row_blocks(student_logits):
+        log_p, log_q = (_log_softmax(x[at].to(dtype), temperature) for x in (teacher_logits, student_logits))
+        if gradient is None:
+            value[at] = scale * loss.per_position(log_p, log_q)
+        else:
+            block_value, block_gradient = loss.value_and_gradient(log_p, log_q)
+            value[at] = scale * block_value
+            gradient[at] = block_gradient if scale == temperature else (scale / temperature) * block_gradient
+        unusable = torch.isnan(log_p[:, 0]) | torch.isnan(log_q[:, 0])  # a NaN or +inf logit poisons its row
+        value[at].masked_fill_(unusable, math.nan)
+    return value
+
+
+def _log_softmax(logits: Tensor, temperature: float) -> Tensor:
+    return torch.log_softmax(logits if temperature == 1 else logits / temperature, dim=-1)
 
 
 class _Positions(torch.autograd.Function):
-    """One value per row; backward multiplies the gradient that forward computed.
-
-    Rows go through in blocks: temporaries stay in cache, and memory holds one extra (N, V) buffer, the gradient.
-    """
+    """One value per row; backward multiplies the gradient that forward computed: one extra (N, V) buffer."""
 
     @staticmethod
     def forward(ctx: Any, student_logits: Tensor, teacher_logits: Tensor, loss: Loss, temperature: float) -> Tensor:
-        rows, tokens = student_logits.shape
-        dtype = torch.promote_types(student_logits.dtype, torch.float32)
-        value = torch.empty(rows, dtype=dtype, device=student_logits.device)
         # bf16 keeps float32's range; fp16 does not, and a loss scale reaches the gradient only after this buffer
         stored = torch.float32 if student_logits.dtype == torch.float16 else student_logits.dtype
         gradient = torch.empty_like(student_logits, dtype=stored) if ctx.needs_input_grad[0] else None
-        scale = temperature**loss.temperature_power
-        block = max(1, (_CPU_BLOCK if student_logits.device.type == "cpu" else _GPU_BLOCK) // tokens)
-        block = max(1, rows) if loss.whole_batch else block
-        for start in range(0, rows, block):
-            at = slice(start, start + block)
-            log_p = torch.log_softmax(teacher_logits[at].to(dtype) / temperature, dim=-1)
-            log_q = torch.log_softmax(student_logits[at].to(dtype) / temperature, dim=-1)
-            if gradient is None:
-                value[at] = scale * loss.per_position(log_p, log_q)
-            else:
-                block_value, block_gradient = loss.value_and_gradient(log_p, log_q)
-                value[at] = scale * block_value
-                gradient[at] = (scale / temperature) * block_gradient
-            unusable = torch.isnan(log_p[:, 0]) | torch.isnan(log_q[:, 0])  # a NaN or +inf logit poisons its row
-            value[at].masked_fill_(unusable, math.nan)
+        value = in_blocks(loss, student_logits, teacher_logits, temperature, gradient)
         ctx.dtype = student_logits.dtype
         ctx.save_for_backward(gradient)
         return value
@@ -210,11 +225,29 @@ class Loss(ABC):
         self, student_logits: Tensor, teacher_logits: Tensor | None, labels: Tensor | None, temperature: float
     ) -> Tensor:
         """Loss of each counted position: rows (N, V) in, (N,) out. What `loss` masks, scales and reduces."""
-        if teacher_logits is None:
-            raise ValueError(f"{self}: teacher_logits is missing; only hard-label losses do without a teacher")
+        teacher_logits = self._taught(teacher_logits)
         if not torch.is_grad_enabled():  # inside a Function, autograd asks for gradients all the same
             student_logits = student_logits.detach()
         return _Positions.apply(student_logits, teacher_logits, self, temperature)
+
+    def positions_and_gradient(
+        self, student_logits: Tensor, teacher_logits: Tensor | None, labels: Tensor | None, temperature: float
+    ) -> tuple[Tensor, Tensor]:
+        """`positions` (N,), and the gradient (N, V) of their sum, which may overwrite `student_logits`: give it up."""
+        if type(self).positions is Loss.positions:  # the closed form, block by block, in the place of the logits
+            gradient = student_logits.detach()
+            taught = self._taught(teacher_logits)
+            return in_blocks(self, student_logits.detach(), taught, temperature, gradient), gradient
+        with torch.enable_grad():
+            logits = student_logits.detach().requires_grad_()
+            positions = self.positions(logits, teacher_logits, labels, temperature)
+            (gradient,) = torch.autograd.grad(positions.sum(), logits)
+        return positions.detach(), gradient
+
+    def _taught(self, teacher_logits: Tensor | None) -> Tensor:
+        if teacher_logits is None:
+            raise ValueError(f"{self}: teacher_logits is missing; only hard-label losses do without a teacher")
+        return teacher_logits
 
     # -- algebra -----------------------------------------------------------------------------------------------------
     def __add__(self, other: Loss) -> Loss:

@@ -10,6 +10,8 @@ from torch import Tensor
 from kdtheory.divergences import logspace
 from kdtheory.divergences.logspace import LogPair
 
+_LARGE = 20.0  # |log S| from which the weights are normalised in log space
+
 
 def _log_terms(pair: LogPair, alpha: float) -> Tensor:
     """log(p^α q^(1-α)), -inf where p = 0."""
@@ -25,6 +27,8 @@ def summand(pair: LogPair, alpha: float) -> Tensor:
 def value(pair: LogPair, alpha: float) -> Tensor:
     """Log S / (α - 1), through S - 1 = -α(1-α) · Amari_α where S is near 1 and the logarithm would cancel."""
     excess = alpha * (alpha - 1) * logspace.amari(pair, alpha).sum(-1)
+    if pair.ordinary(alpha) and (excess > -0.5).all():
+        return excess.log1p_() / (alpha - 1)
     far = torch.logsumexp(_log_terms(pair, alpha), -1)
     return torch.where(excess.abs() < 0.5, torch.log1p(excess.clamp(-0.5, 0.5)), far) / (alpha - 1)
 
@@ -41,10 +45,15 @@ def _weights(pair: LogPair, alpha: float) -> Tensor:
 
 def gradient(pair: LogPair, alpha: float) -> Tensor:
     """Logit gradient q - w: bounded for every α. Through (q S - s)/S where S is ordinary, so that it is 0 at p = q."""
+    if pair.ordinary(alpha):
+        flow = pair.q * pair.excess(alpha)
+        total = 1 + flow.sum(-1, keepdim=True)
+        if ((total > 0.5) & (total < math.exp(_LARGE))).all():
+            return logspace.closed_flow(flow.div_(-total), pair)
     log_total = torch.logsumexp(_log_terms(pair, alpha), -1, keepdim=True)
     far = logspace.closed(pair.q - _weights(pair, alpha), pair)
     near = logspace.power_gradient(pair, kappa=alpha, scale=1.0) * torch.exp(-log_total)
-    return torch.where(log_total.abs() < 20, near, far)
+    return torch.where(log_total.abs() < _LARGE, near, far)
 
 
 def slope(pair: LogPair, alpha: float) -> Tensor:

@@ -54,7 +54,19 @@ METRIC_TITLES = {
     "d_cost": "cost of decisions (tree diameters)",
     "cross_entropy": "cross-entropy of the text (nats)",
     "agreement": "top-1 agreement with the teacher",
+    "rouge_l": "ROUGE-L of responses",
 }
+METRIC_NAMES = {
+    "fkl": "FKL",
+    "rkl": "RKL",
+    "tv": "TV",
+    "w1": "W1",
+    "d_cost": "d-cost",
+    "cross_entropy": "cross-entropy",
+    "agreement": "agreement",
+    "rouge_l": "ROUGE-L",
+}
+"""The same for the head of a column."""
 
 
 def apply() -> AbstractContextManager[None]:
@@ -94,12 +106,12 @@ def label_lines(axes: Any, *, size: float = 6.5) -> None:
     last = [tuple(float(values[-1]) for values in line.get_data()) for line in lines]
     ends = [float(to_unit.transform((x, min(max(y, low), high)))[1]) for x, y in last]
     height = 1.25 * size / 72 / (axes.figure.get_figheight() * axes.get_position().height)  # a line of text, of 1
-    for line, y in zip(lines, _spread(ends, height), strict=True):
+    for line, y in zip(lines, spread(ends, height), strict=True):
         look = {"color": line.get_color(), "fontsize": size, "va": "center", "clip_on": False}
         axes.text(1.02, y, line.get_label(), transform=axes.transAxes, **look)
 
 
-def _spread(positions: list[float], gap: float) -> list[float]:
+def spread(positions: list[float], gap: float) -> list[float]:
     """The same order with at least `gap` between neighbours: pushed up from below, then down from 1."""
     order = sorted(range(len(positions)), key=positions.__getitem__)
     placed = list(positions)

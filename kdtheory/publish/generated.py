@@ -15,14 +15,17 @@ from typing import Any
 import pandas as pd
 
 from kdtheory import checkout, figures
-from kdtheory.figures import style, tables
+from kdtheory.figures import style, tables, text_data
 from kdtheory.ledger import Verdict
+from kdtheory.publish import decisions
 
 _BLOCK = re.compile(r"(<!-- generated:([a-z0-9_ :-]+) -->\n)(.*?)(<!-- /generated -->)", re.DOTALL)
 _TABLE_ROW = re.compile(r"^\s*\|.*\|\s*$")
 _MEASURED = re.compile(
     r"(?<![\w.])[-+−]?\d+\.\d+|\b(PROVED|PROVED-IF|CORRECTED|REFUTED|SUPPORTED|UNSUPPORTED|UNDECIDED)\b"
 )
+
+_CONFIRMATORY = "confirmatory"
 
 Writer = Callable[[Path, str], str]
 """(data folder, argument after the second colon of the block's name) -> Markdown."""
@@ -118,6 +121,9 @@ def _chapters() -> list[Path]:
     return list((checkout.required() / "proofs").glob("*.md"))
 
 
+block("decision-table")(decisions.to_markdown)
+
+
 @block("gradients-table")
 def gradient_table(data: Path, _: str) -> str:
     """Definition, slope and logit gradient of every divergence, as derived; no stored data."""
@@ -148,24 +154,35 @@ def _inline(formula: str) -> str:
 
 
 @block("students-decisions")
-def student_decisions(data: Path, metrics: str) -> str:
-    """Loss × metric: decision against forward KL; of some metrics if they are named."""
-    rows = figures.load_data("students_decisions", data)
-    rows = rows[rows["reference"] == "fkl"]
-    chosen = metrics.split() or list(dict.fromkeys(rows["metric"]))
+def student_decisions(data: Path, words: str) -> str:
+    """Loss × metric: decision against forward KL.
+
+    Of some metrics if they are named; of the losses with the most seeds if one word is ``confirmatory``.
+    """
+    rows = figures.load_data("students_metrics", data)
+    rows = rows[rows["reference"] == text_data.REFERENCE]
+    if _CONFIRMATORY in words.split():
+        rows = text_data.with_most_seeds(rows)
+    chosen = [word for word in words.split() if word != _CONFIRMATORY] or list(dict.fromkeys(rows["metric"]))
+    if unknown := sorted(set(chosen) - set(rows["metric"])):
+        raise ValueError(
+            f"generated:students-decisions: no metric is called {unknown[0]!r}; known: "
+            f"{', '.join(dict.fromkeys(rows['metric']))}, and the word {_CONFIRMATORY!r}"
+        )
     wide = rows.pivot(index="loss", columns="metric", values="decision").loc[list(dict.fromkeys(rows["loss"])), chosen]
-    short = wide.map(lambda decision: decision.removeprefix("pilot: "))
+    same = rows["seeds"].nunique() == 1
+    short = wide.map(lambda decision: decision.removeprefix("pilot: ") if same else decision)
+    short = short.rename(columns=style.METRIC_NAMES)
     short.insert(0, "loss", [style.title(name) for name in wide.index])
-    return tables.to_markdown(short) + f"\n\n{_how(data)}"
+    return tables.to_markdown(short) + f"\n\n{_how(data, rows['seeds'])}"
 
 
-def _how(data: Path) -> str:
+def _how(data: Path, counts: pd.Series) -> str:
     facts = students_provenance(data)
-    seeds = len(facts["settings"]["seeds"])
-    pilot = "a pilot: directions, no verdicts" if seeds < 10 else "decided by the rule fixed beforehand"
+    seeds = text_data.words_for_seeds(counts)
     steps, vocabulary = facts["settings"]["steps"], facts["settings"]["vocabulary"]
     return (
-        f"Loss minus forward KL on held-out text, `{facts['settings']['name']}` profile, {seeds} seeds ({pilot}), "
+        f"Loss minus forward KL on held-out text, `{facts['settings']['name']}` profile, {seeds}, "
         f"{steps} steps after a shared warm start, {vocabulary} tokens, device: {', '.join(facts['device'])}."
     )
 
@@ -175,12 +192,6 @@ def students_provenance(data: Path) -> dict:
     from kdtheory.students import published
 
     return published.load(data / "runs" / "students").provenance
-
-
-@block("students-results")
-def student_results(data: Path, _: str) -> str:
-    """Means of every metric over the seeds."""
-    return tables.to_markdown(_table("students_results", data))
 
 
 @block("students-speed")

@@ -46,6 +46,7 @@ class SinKD(Loss):
 
     name = "sinkd"
     temperature_power = 1  # one row: 2 TV, which has a kink at p = q
+    whole_batch = True
 
     def __init__(self, *, temperature: float = 2.0, epsilon: float = 0.1, iterations: int = 20) -> None:
         checks.positive(temperature=temperature, epsilon=epsilon)
