@@ -1,9 +1,12 @@
 """`kdtheory distill`: the protocol of chapter 09 on anyone's own models."""
 
+import math
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from kdtheory.console import console, fail, listed, numbers
@@ -12,6 +15,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from kdtheory.students.published import Runs
+
+_LOOK: dict[str, Any] = {"box": SIMPLE_HEAD, "show_edge": False, "padding": (0, 1, 0, 0), "pad_edge": False}
+_LOOK |= {"title_justify": "left", "title_style": "bold"}
 
 
 def distill(
@@ -42,6 +48,9 @@ def distill(
         from kdtheory.students.sweep import Cluster, WorkerError
     except ModuleNotFoundError as missing:
         fail(f"{missing.name} is not installed: pip install 'kdtheory[students]'", 1)
+    if out.exists() and not out.is_dir():
+        fail(f"--out: {str(out)!r} is a file; give a folder", 2)
+    cluster = Cluster("slurm", _slurm(slurm)) if slurm else None
     request = protocol.Request(
         teacher,
         student,
@@ -55,24 +64,24 @@ def distill(
         steps=steps,
         warm_steps=warm_steps,
         precision=precision,
-        workers=workers or bool(slurm),
+        workers=workers or int(bool(slurm)),
     )
     try:
         protocol.check(request)
     except ValueError as misfit:
         fail(misfit, 2)
     try:
-        runs = protocol.run(request, out, cluster=Cluster("slurm", _slurm(slurm)) if slurm else None)
-    except (ValueError, MemoryError, WorkerError) as error:
+        runs = protocol.run(request, out, cluster=cluster)
+        _report(runs, out)
+    except (ValueError, MemoryError, OSError, WorkerError) as error:
         fail(error, 1)
-    _report(runs, out)
 
 
 def _rates(text: str) -> tuple[float, ...]:
     parts = listed(text)
     for index, part in enumerate(parts):
         try:
-            valid = float(part) > 0
+            valid = 0 < float(part) < math.inf
         except ValueError:
             valid = False
         if not valid:
@@ -84,6 +93,8 @@ def _rates(text: str) -> tuple[float, ...]:
 
 def _slurm(text: str) -> dict[str, Any]:
     """Parameters of submitit: Slurm's own get its prefix, those that every executor knows do not."""
+    if shutil.which("srun") is None:
+        fail("--slurm: this machine has no srun; start the command on a node that submits jobs", 2)
     parameters: dict[str, Any] = {}
     for part in listed(text):
         name, given, value = part.partition("=")
@@ -95,38 +106,74 @@ def _slurm(text: str) -> dict[str, Any]:
 
 
 def _report(runs: "Runs", out: Path) -> None:
-    """Means, decisions and the plot."""
+    """Means, decisions, the plot, what to change, and where everything is."""
     import pandas as pd
 
     from kdtheory.figures import save, style
     from kdtheory.figures.students import students_metrics
     from kdtheory.students.statistics import measured
 
-    screen = console()
-    metrics = measured(runs.results)
-    means = runs.results.groupby("loss", sort=False)[metrics].mean()
-    screen.print(means.round(4).to_string(), soft_wrap=True)
-    comparisons = pd.DataFrame(runs.decisions["comparisons"])
-    if not comparisons.empty:
-        screen.print(_decisions(comparisons, metrics))
-        with style.apply():
-            files = save.figure_files(students_metrics(comparisons))
-        for ending, content in files.items():
-            (out / f"decisions{ending}").write_bytes(content)
-    for check in runs.decisions["convergence"]:
-        if not check["converged"]:
-            screen.print(f"{style.title(check['loss'])} has not reached its plateau: take more steps", soft_wrap=True)
-    kind = "a pilot: directions, no verdicts" if runs.decisions["pilot"] else "by the rules of chapter 09"
-    screen.print(f"{runs.decisions['seeds']} seeds ({kind}); everything is in {out}", soft_wrap=True)
+    screen, comparisons = console(), pd.DataFrame(runs.decisions["comparisons"])
+    screen.print(_means(runs.results, measured(runs.results)))
+    screen.print(_decisions(comparisons))
+    with style.apply():
+        files = save.figure_files(students_metrics(comparisons))
+    for ending, content in files.items():
+        (out / f"decisions{ending}").write_bytes(content)
+    for line in (*_advice(runs), *_places(runs, out)):
+        screen.print(line, soft_wrap=True, markup=False)
 
 
-def _decisions(comparisons: "pd.DataFrame", metrics: list[str]) -> Table:
-    """A row for each pair of students, a column for each metric."""
+def _means(results: "pd.DataFrame", metrics: list[str]) -> Table:
+    """A row for each loss, a column for each metric."""
     from kdtheory.figures import style
 
-    table = Table("student of", "against", *metrics, title="held-out metrics: is the first student's lower or higher?")
-    for (loss, reference), rows in comparisons.groupby(["loss", "reference"], sort=False):
-        words = rows.set_index("metric")["decision"].str.removeprefix("pilot: ").str.replace(" (not converged)", "*")
-        table.add_row(style.title(loss), style.title(reference), *(words[name] for name in metrics))
-    table.caption = "* a loss has not reached its plateau"
+    means = results.groupby("loss", sort=False)[metrics].mean()
+    table = Table("loss", **_LOOK, title="Held-out metrics of the students, means over seeds")
+    for metric in metrics:
+        head = style.METRIC_NAMES[metric].replace("cross-", "cross-\n").replace("agreement", "agree-\nment")
+        table.add_column(head, justify="right")
+    for loss, row in means.iterrows():
+        table.add_row(str(loss), *(f"{value:.4g}" for value in row))
     return table
+
+
+def _decisions(comparisons: "pd.DataFrame") -> Table:
+    """For each pair of losses, a row for each metric."""
+    from kdtheory.figures import style
+
+    table = Table("metric", **_LOOK, title="Decision table: is a loss's metric lower or higher than another's?")
+    for name in ("difference", "95 % interval", "decision"):
+        table.add_column(name, justify="right" if name == "difference" else "left", no_wrap=True)
+    for (loss, reference), rows in comparisons.groupby(["loss", "reference"], sort=False):
+        table.add_row(f"{style.title(loss)} minus {style.title(reference)}", style="bold")
+        for row in rows.itertuples():
+            low_high = f"{row.low:.2g} to {row.high:.2g}"
+            word = str(row.decision).removeprefix("pilot: ").replace(" (not converged)", "*")
+            table.add_row(f"  {style.METRIC_TITLES[row.metric]}", f"{row.mean:.2g}", low_high, word)
+    return table
+
+
+def _advice(runs: "Runs") -> list[str]:
+    """What would make the decisions better."""
+    from kdtheory.students.tuning import at_edge
+
+    lines = []
+    if late := [check["loss"] for check in runs.decisions["convergence"] if not check["converged"]]:
+        lines.append(f"* not at a plateau, so undecided: {', '.join(late)}. Take more --steps.")
+    grid = runs.provenance["settings"]["learning_rates"]
+    chosen = runs.provenance["learning_rates"]
+    if len(grid) > 1 and (edge := at_edge(chosen, grid)):
+        rates = ", ".join(f"{loss} {chosen[loss]:g}" for loss in edge)
+        lines.append(f"The best rate is the smallest or largest of --rates: {rates}. Give wider ones.")
+    return lines
+
+
+def _places(runs: "Runs", out: Path) -> list[str]:
+    """How many seeds there are, and the files."""
+    kind = "a pilot: directions, no verdicts" if runs.decisions["pilot"] else "by the rules of chapter 09"
+    return [
+        f"Seeds: {runs.decisions['seeds']} ({kind}).",
+        f"Plot: {out / 'decisions.png'} (.pdf). Decisions: {out / 'decisions.json'}.",
+        f"Students: {out / 'results.csv'}. Curves: {out / 'curves.csv'}.",
+    ]

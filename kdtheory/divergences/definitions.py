@@ -10,7 +10,7 @@ import math
 
 import sympy as sp
 
-from kdtheory.divergences import logspace, renyi
+from kdtheory.divergences import logspace, renyi, summands
 from kdtheory.divergences.records import Divergence, Parameter, slope_gradient
 from kdtheory.divergences.symbols import S, alpha, beta, m, p, q
 
@@ -25,7 +25,7 @@ FORWARD_KL = Divergence(
     title="forward KL",
     term=p * sp.log(p / q),
     source="hinton2015distilling, Section 2",
-    summand=logspace.forward_kl,
+    summand=summands.forward_kl,
     slope=lambda pair: -pair.log_ratio.expm1(),
     gradient=lambda pair: logspace.power_gradient(pair, kappa=1, scale=1.0),
 )
@@ -35,9 +35,9 @@ REVERSE_KL = Divergence(
     title="reverse KL",
     term=q * sp.log(q / p),
     source="gu2024minillm, Eq. 1",
-    summand=logspace.reverse_kl,
-    slope=logspace.reverse_kl_slope,
-    gradient=logspace.reverse_kl_gradient,
+    summand=summands.reverse_kl,
+    slope=summands.reverse_kl_slope,
+    gradient=summands.reverse_kl_gradient,
 )
 
 JENSEN_SHANNON = Divergence(
@@ -47,9 +47,9 @@ JENSEN_SHANNON = Divergence(
     mixture=beta * p + (1 - beta) * q,
     source="agarwal2024gkd, Eq. 1; lin1991divergence",
     parameters={"beta": Parameter(0.5, 0, 1, _JSD_ENDS)},
-    summand=logspace.jensen_shannon,
-    slope=logspace.jensen_shannon_slope,
-    gradient=slope_gradient(logspace.jensen_shannon_slope),
+    summand=summands.jensen_shannon,
+    slope=summands.jensen_shannon_slope,
+    gradient=slope_gradient(summands.jensen_shannon_slope),
 )
 
 TOTAL_VARIATION = Divergence(
@@ -57,9 +57,9 @@ TOTAL_VARIATION = Divergence(
     title="total variation",
     term=sp.Abs(p - q) / 2,
     source="ji2023tailr, Eq. 3",
-    summand=logspace.total_variation,
-    slope=logspace.total_variation_slope,
-    gradient=slope_gradient(logspace.total_variation_slope),
+    summand=summands.total_variation,
+    slope=summands.total_variation_slope,
+    gradient=slope_gradient(summands.total_variation_slope),
     temperature_power=1,
 )
 
@@ -70,9 +70,9 @@ SKEW_KL = Divergence(
     mixture=alpha * p + (1 - alpha) * q,
     source="ko2024distillm, Eq. 3",
     parameters={"alpha": Parameter(0.1, 0, 1, _KL_LIMITS)},
-    summand=logspace.skew_kl,
-    slope=logspace.skew_kl_slope,
-    gradient=slope_gradient(logspace.skew_kl_slope),
+    summand=summands.skew_kl,
+    slope=summands.skew_kl_slope,
+    gradient=slope_gradient(summands.skew_kl_slope),
 )
 
 SKEW_REVERSE_KL = Divergence(
@@ -82,9 +82,9 @@ SKEW_REVERSE_KL = Divergence(
     mixture=alpha * q + (1 - alpha) * p,
     source="ko2024distillm, Section 3.1",
     parameters={"alpha": Parameter(0.1, 0, 1, _REVERSE_LIMITS)},
-    summand=logspace.skew_reverse_kl,
-    slope=logspace.skew_reverse_kl_slope,
-    gradient=slope_gradient(logspace.skew_reverse_kl_slope),
+    summand=summands.skew_reverse_kl,
+    slope=summands.skew_reverse_kl_slope,
+    gradient=slope_gradient(summands.skew_reverse_kl_slope),
 )
 
 CHI_SQUARE = Divergence(
@@ -92,7 +92,7 @@ CHI_SQUARE = Divergence(
     title="chi-square",
     term=p**2 / q - p,
     source="csiszar1967information",
-    summand=logspace.chi_square,
+    summand=summands.chi_square,
     slope=lambda pair: -(2 * pair.log_ratio).expm1(),
     gradient=lambda pair: logspace.power_gradient(pair, kappa=2, scale=1.0),
 )
@@ -102,9 +102,9 @@ NEYMAN = Divergence(
     title="Neyman chi-square",
     term=q**2 / p - p,
     source="csiszar1967information",
-    summand=logspace.neyman,
-    slope=logspace.neyman_slope,
-    gradient=logspace.neyman_gradient,
+    summand=summands.neyman,
+    slope=summands.neyman_slope,
+    gradient=summands.neyman_gradient,
 )
 
 HELLINGER = Divergence(
@@ -112,7 +112,7 @@ HELLINGER = Divergence(
     title="squared Hellinger",
     term=p - sp.sqrt(p * q),
     source="csiszar1967information",
-    summand=logspace.hellinger,
+    summand=summands.hellinger,
     slope=lambda pair: -0.5 * (0.5 * pair.log_ratio).expm1(),
     gradient=lambda pair: logspace.power_gradient(pair, kappa=0.5, scale=0.5),
 )
@@ -123,7 +123,7 @@ AMARI = Divergence(
     term=(p - p**alpha * q ** (1 - alpha)) / (alpha * (1 - alpha)),
     source="amari2000methods, Section 3.5",
     parameters={"alpha": Parameter(0.5, 0, math.inf, _ENDS)},
-    summand=logspace.amari,
+    summand=summands.amari,
     slope=lambda pair, alpha: -(alpha * pair.log_ratio).expm1() / alpha,
     gradient=lambda pair, alpha: logspace.power_gradient(pair, kappa=alpha, scale=1 / alpha),
 )

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from kdtheory.divergences import logspace
+from kdtheory.divergences import logspace, summands
 from kdtheory.divergences.logspace import LogPair
 
 _LARGE = 20.0  # |log S| from which the weights are normalised in log space
@@ -26,7 +26,7 @@ def summand(pair: LogPair, alpha: float) -> Tensor:
 
 def value(pair: LogPair, alpha: float) -> Tensor:
     """Log S / (α - 1), through S - 1 = -α(1-α) · Amari_α where S is near 1 and the logarithm would cancel."""
-    excess = alpha * (alpha - 1) * logspace.amari(pair, alpha).sum(-1)
+    excess = alpha * (alpha - 1) * summands.amari(pair, alpha).sum(-1)
     if pair.ordinary(alpha) and (excess > -0.5).all():
         return excess.log1p_() / (alpha - 1)
     far = torch.logsumexp(_log_terms(pair, alpha), -1)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+import math
+import shlex
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from kdtheory.students import experiment, store, tokens
+from kdtheory.students import experiment, statistics, store, tokens
 from kdtheory.students.experiment import Prepared
 from kdtheory.students.pretrained import instructions
 from kdtheory.students.pretrained.pair import Pair
@@ -15,6 +17,7 @@ from kdtheory.students.progress import bars
 from kdtheory.students.published import Runs
 from kdtheory.students.sweep import Cluster
 from kdtheory.students.tasks import Workspace
+from kdtheory.students.train import TrainingMemoryError, out_of_memory
 
 HELD_OUT = 512
 """Blocks of the test split at most; the learning curves use half as many of the validation split."""
@@ -31,7 +34,7 @@ class Request:
     data : str
         As in `pretrained.instructions.load`: a text, a folder, a JSONL of instructions, a data set.
     losses : tuple of str
-        Of `profiles.LOSSES`.
+        Of `profiles.LOSSES`, forward KL among them: every loss is compared with it.
     seeds : tuple of int
         Of the order of the batches. Ten or more make decisions verdicts, fewer a pilot.
     learning_rates : tuple of float
@@ -82,18 +85,28 @@ def run(request: Request, out: Path, *, progress: bool = True, cluster: Cluster 
     Raises
     ------
     ValueError
-        If models, tokenizers or data do not fit together; the message says what to do.
+        If the request makes no sense (`check`), or models, tokenizers or data do not fit together; the message says
+        what to do.
     StoredFileError
         If a working file is damaged or belongs to another configuration; the message names it.
     TrainingMemoryError, WorkerError
         If memory does not suffice, here or in a worker; finished work is kept.
     """
-    with bars(progress) as shown:
-        shown.update("models and data", 0, 1)
-        prepared = prepare(request, out / "work")
-        shown.update("models and data", 1, 1)
-        experiment.pretrain(prepared, bars=shown, cluster=cluster)
-        return experiment.train(prepared, out, bars=shown, cluster=cluster)
+    check(request)
+    try:
+        with bars(progress) as shown:
+            shown.update("models and data", 0, 1)
+            prepared = prepare(request, out / "work")
+            shown.update("models and data", 1, 1)
+            experiment.pretrain(prepared, bars=shown, cluster=cluster)
+            return experiment.train(prepared, out, bars=shown, cluster=cluster)
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, TrainingMemoryError) or not out_of_memory(error):
+            raise
+        raise TrainingMemoryError(
+            "out of memory outside of training, where the teacher is loaded or evaluated: take fewer workers (now "
+            f"{request.workers}), smaller models or a shorter length (now {request.length})"
+        ) from error
 
 
 def check(request: Request) -> None:
@@ -102,15 +115,25 @@ def check(request: Request) -> None:
     Raises
     ------
     ValueError
-        If a loss is unknown, there are no seeds or rates, or sizes do not fit; the message names the argument.
+        If a loss is unknown or has nothing to be compared with, there are no seeds or rates, or sizes do not fit; the
+        message names the argument.
     """
-    if not request.losses:
-        raise ValueError("losses: give at least one, such as fkl,rkl,w1")
-    if min(request.learning_rates, default=0) <= 0:
-        raise ValueError(f"learning_rates = {request.learning_rates}: give at least one, all above 0")
+    rates, losses = request.learning_rates, request.losses
+    if not (rates and all(0 < rate < math.inf for rate in rates) and len(set(rates)) == len(rates)):
+        raise ValueError(f"learning_rates = {rates}: give at least one, all finite and above 0, each once")
     if request.precision not in ("no", "bf16"):
         raise ValueError(f"precision = {request.precision!r}: choose no or bf16")
+    if request.length < 2:
+        raise ValueError(f"length = {request.length}: a block needs at least 2 tokens")
+    if min(request.steps, 1 + request.warm_steps) < 1:
+        raise ValueError(f"steps = {request.steps}, warm_steps = {request.warm_steps}: at least 4 and 0")
     _profile(request, vocabulary=1, sizes=(request.batch, 1, 1), corpus=request.data)
+    reference = statistics.REFERENCE
+    if len(set(losses)) != len(losses) or len(losses) < 2 or reference not in losses:
+        raise ValueError(
+            f"losses = {','.join(losses)}: give {reference}, which every loss is compared with, and at least one more, "
+            "each once"
+        )
 
 
 def prepare(request: Request, folder: Path) -> Prepared:
@@ -120,8 +143,9 @@ def prepare(request: Request, folder: Path) -> Prepared:
         raise ValueError(f"length = {request.length}, but the pair has {pair.positions} positions: take a shorter one")
     data = instructions.load(request.data, pair.tokenizer, request.length)
     sizes = (len(data.train), min(len(data.validation), HELD_OUT // 2), min(len(data.test), HELD_OUT))
-    # the hash in the name: rates that were chosen on other data are not used
-    profile = _profile(request, pair.vocabulary, sizes, f"{request.data}, sha256 {data.sha256[:12]}")
+    # hashes in the name: rates that were chosen on other data, or for other models in these folders, are not used
+    origin = f"{request.data}, sha256 {data.sha256[:12]}; models' sha256 {pair.fingerprint[:12]}"
+    profile = _profile(request, pair.vocabulary, sizes, origin)
     key = store.digest(["pair", pair.fingerprint, data.sha256, request.length, pair.vocabulary])
     blocks = tokens.Blocks(
         data.train, data.validation, data.test, prompts=tuple(data.prompts), references=tuple(data.references)
@@ -148,7 +172,8 @@ def _profile(request: Request, vocabulary: int, sizes: tuple[int, int, int], cor
         train_blocks=train,
         curve_blocks=curve,
         test_blocks=test,
-        tuning_seed=max(request.seeds, default=0) + 1000,
+        # the same whatever the number of seeds, so that more of them continue a run
+        tuning_seed=next(seed for seed in itertools.count(1000) if seed not in request.seeds),
         cache_teacher=False,
         **common,
     )
@@ -164,12 +189,18 @@ def _evaluations(steps: int) -> int:
 
 def command(request: Request) -> str:
     """The command line that repeats a request."""
-    words: Sequence[str] = [
-        "kdtheory distill",
-        f"--teacher {request.teacher} --student {request.student} --data {request.data}",
-        f"--loss {','.join(request.losses)} --seeds {','.join(map(str, request.seeds))}",
-        f"--rates {','.join(f'{rate:g}' for rate in request.learning_rates)}",
-        f"--length {request.length} --batch {request.batch} --accumulate {request.accumulate}",
-        f"--steps {request.steps} --warm-steps {request.warm_steps} --precision {request.precision}",
-    ]
-    return " ".join(words)
+    words = {
+        "teacher": request.teacher,
+        "student": request.student,
+        "data": request.data,
+        "loss": ",".join(request.losses),
+        "seeds": "".join(f"{seed}," for seed in request.seeds),  # a single number would be how many
+        "rates": ",".join(map(repr, request.learning_rates)),
+        "length": request.length,
+        "batch": request.batch,
+        "accumulate": request.accumulate,
+        "steps": request.steps,
+        "warm-steps": request.warm_steps,
+        "precision": request.precision,
+    }
+    return " ".join(["kdtheory distill", *(f"--{name} {shlex.quote(str(value))}" for name, value in words.items())])

@@ -104,11 +104,16 @@ class Body(nn.Module):
         tokens = torch.arange(4, device=next(self.net.parameters()).device)[None] % self.vocabulary
         self.net.eval()
         hidden, (weight, bias) = self.net.base_model(input_ids=tokens, use_cache=False)[0], self.head()
-        self.net.train(was_training)
-        whole = self.logits(tokens)
+        # states a thousand times as large: a cap is seen even where this model's logits are far below it
+        enlarge = self.net.get_output_embeddings().register_forward_pre_hook(lambda _, states: (1e3 * states[0],))
+        try:
+            whole = self.logits(tokens)
+        finally:
+            enlarge.remove()
+            self.net.train(was_training)
         if hidden.shape[-1] != weight.shape[1]:
             return False
-        product = torch.nn.functional.linear(hidden, weight, bias)
+        product = torch.nn.functional.linear(1e3 * hidden, weight, bias)
         # 1e-3: float32 or bfloat16 rounding of one product; a cap or a scale changes far more
         return bool((product - whole).abs().max() <= 1e-3 * whole.abs().max())
 

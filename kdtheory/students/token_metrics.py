@@ -10,7 +10,10 @@ from torch import Tensor
 
 from kdtheory.transport import TokenCost
 from kdtheory.transport.costs import Tree
-from kdtheory.transport.tree import tree_from_embedding
+from kdtheory.transport.tree import grouped_tree, tree_from_embedding
+
+LARGEST = 8192
+"""Tokens of a vocabulary that is clustered whole: V²/2 distances and seconds; beyond, in groups (`grouped_tree`)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,14 +30,15 @@ class TokenMetrics:
 
     @cached_property
     def tree(self) -> Tree:
-        """Average linkage of the embeddings: an ultrametric, with W1 in closed form.
+        """Average linkage of the embeddings, above `LARGEST` tokens in groups: an ultrametric, W1 in closed form.
 
         Raises
         ------
         ValueError
             If all embeddings coincide (a teacher that was never trained cannot order its tokens).
         """
-        parent, weight = tree_from_embedding(self.embedding.numpy())
+        build = tree_from_embedding if len(self.embedding) <= LARGEST else grouped_tree
+        parent, weight = build(self.embedding.numpy())
         return Tree(parent, weight / _positive(Tree(parent, weight, None).diameter), None)
 
     @cached_property

@@ -125,10 +125,10 @@ def prepare(corpus: Corpus, *, vocabulary: int, length: int, folder: Path) -> tu
     model = folder / f"{_stem(key)}.tokenizer.json"
     if not _stamp(folder, key).exists():
         tokenizer = train_tokenizer(corpus, vocabulary)
-        splits = {split: Split(encode(tokenizer, corpus.texts(split), length, split)) for split in SPLITS}
-        size, count = sum(len(text.encode()) for text in corpus.texts("test")), splits["test"].counted().sum()
+        train, validation, test = (Split(encode(tokenizer, corpus.texts(split), length, split)) for split in SPLITS)
+        density = sum(len(text.encode()) for text in corpus.texts("test")) / test.counted().sum()
         store.write_bytes(model, json.dumps(json.loads(tokenizer.to_str()), sort_keys=False).encode())
-        keep(Blocks(**splits, bytes_per_token=size / max(int(count) - len(splits["test"]), 1)), folder, key=key)
+        keep(Blocks(train, validation, test, float(density)), folder, key=key)
     return reopen(folder, key=key), Tokenizer.from_file(str(model)), key
 
 
@@ -138,7 +138,7 @@ def keep(blocks: Blocks, folder: Path, *, key: str) -> None:
     buffer = io.BytesIO()
     content = {split: getattr(blocks, split).tokens.astype(np.uint32) for split in SPLITS}
     masks = {f"{split}_mask": getattr(blocks, split).mask for split in SPLITS}
-    np.savez(buffer, **content, **{name: mask for name, mask in masks.items() if mask is not None})  # type: ignore[arg-type]
+    np.savez(buffer, **content, **{name: mask for name, mask in masks.items() if mask is not None})
     store.write_bytes(arrays, buffer.getvalue())
     facts = {
         "bytes_per_token": blocks.bytes_per_token,
@@ -180,7 +180,8 @@ def reopen(folder: Path, *, key: str) -> Blocks:
                 f"{path} is missing or altered; it is not used: delete {stamp} and run the same command again"
             )
     with np.load(folder / f"{_stem(key)}.npz") as stored:
-        masks = {split: stored.get(f"{split}_mask") for split in SPLITS}
-        splits = {split: Split(stored[split].astype(np.int64), masks[split]) for split in SPLITS}
-    texts = {name: tuple(facts[name]) for name in ("prompts", "references")}
-    return Blocks(**splits, bytes_per_token=facts["bytes_per_token"], **texts)
+        train, validation, test = (
+            Split(stored[split].astype(np.int64), stored.get(f"{split}_mask")) for split in SPLITS
+        )
+    texts = (tuple(facts[name]) for name in ("prompts", "references"))
+    return Blocks(train, validation, test, facts["bytes_per_token"], *texts)

@@ -105,7 +105,9 @@ def _outcome(workspace: Workspace, task: Task) -> dict[str, float]:
 def _stored(workspace: Workspace, bars: Bars) -> Tried:
     """What this folder and the published run hold for these settings; the former counts first."""
     found: Tried = {}
-    for folder in (workspace.folder.parent, published.folder()):
+    # nothing that is published was chosen for anyone's own models
+    places = (workspace.folder.parent, None if workspace.profile.pretrained else published.folder())
+    for folder in places:
         if folder and (path := folder / FILE).exists():
             found = {**_fitting(path, workspace.profile, bars), **found}
     return found

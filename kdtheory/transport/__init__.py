@@ -16,7 +16,7 @@ from kdtheory.transport.published import EMO, ULD, WKD, AssistedSinkhorn, SinKD,
 from kdtheory.transport.repaired import Geometric, NaturalW1, SimilarityKL, TreeKL, tree_from_order
 from kdtheory.transport.sliced import SlicedResult, SlicedW1, sliced_w1
 from kdtheory.transport.topk import TopKResult, W1TopK, w1_topk
-from kdtheory.transport.tree import tree_from_embedding
+from kdtheory.transport.tree import grouped_tree, tree_from_embedding
 from kdtheory.transport.tree_bounds import Distortion, TreeW1Result, distortion, w1_from_tree
 
 LOSSES: dict[str, Callable[..., Loss]] = {
@@ -66,6 +66,7 @@ __all__ = [
     "certify_w1",
     "class_cost",
     "distortion",
+    "grouped_tree",
     "sinkhorn",
     "sliced_w1",
     "tree_from_embedding",

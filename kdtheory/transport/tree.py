@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 
 from kdtheory.transport.costs import MAX_ENTRIES, real_array
 
+GROUPS = 4096
+"""What a vocabulary is divided by for the largest group of `grouped_tree`: about as many groups come out."""
+_ROUNDS = 10  # of power iteration and of 2-means: the halves need not be the best ones
 _METHODS = ("average", "single", "complete", "weighted", "ward")  # centroid and median merge below their children
 
 
@@ -37,21 +40,126 @@ def tree_from_embedding(E: Any, method: str = "average") -> tuple[NDArray[np.int
     ------
     ValueError
         If E is not finite or has the wrong shape, the method is unknown or merges below its children (centroid,
-        median: negative edges), or V exceeds 23170 (V²/2 distances of 2 GiB).
+        median: negative edges), or V exceeds 23170 (V²/2 distances of 2 GiB; `grouped_tree` needs fewer).
     """
     points = real_array(E, "E", 2).numpy()
     V = len(points)
     if method not in _METHODS:
         raise ValueError(f"method = {method!r}: one of {', '.join(_METHODS)}; others can give negative edges")
     if V * (V - 1) // 2 > MAX_ENTRIES:
-        raise ValueError(f"V = {V}: clustering holds V²/2 distances, above 2 GiB; take fewer tokens")
-    parent, height = np.full(2 * V - 1, -1, dtype=np.int64), np.zeros(2 * V - 1)
-    if V > 1:
-        from scipy.cluster.hierarchy import linkage
+        raise ValueError(f"V = {V}: clustering holds V²/2 distances, above 2 GiB; take fewer tokens, or grouped_tree")
+    return _of_groups(points, [np.arange(V)], method)
 
-        merges = linkage(points, method)
-        height[V:] = merges[:, 2]
-        for node, (left, right) in enumerate(merges[:, :2].astype(np.int64), start=V):
-            parent[left] = parent[right] = node
+
+def grouped_tree(E: Any, size: int | None = None) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """`tree_from_embedding` for large vocabularies: average linkage within groups of neighbours, and between groups.
+
+    Tokens are halved by 2-means, begun along their first principal axis, until no group is larger than `size`. Groups
+    are then merged by average linkage of their root-mean-square distances, those of all pairs of their tokens,
+    √(‖centroid − centroid'‖² + spread + spread'). A merge below one of its parts is raised to it. Holds two copies of
+    E and one distance for every pair of groups, not of tokens; takes no random numbers.
+
+    The result is an ultrametric on the same terms as average linkage: equal embeddings of a group meet at height 0,
+    no distance exceeds that of the two farthest tokens, and there is no bound on the distortion.
+
+    Parameters
+    ----------
+    E : array_like, shape (V, d)
+        Compared by Euclidean distance.
+    size : int, optional
+        Largest group; by default V / 4096. With 1 this is average linkage.
+
+    Returns
+    -------
+    parent, weight : numpy.ndarray, shape (2V - 1,)
+        As of `tree_from_embedding`.
+
+    Raises
+    ------
+    ValueError
+        If E is not finite or has the wrong shape, or size < 1.
+    """
+    points = real_array(E, "E", 2).numpy()
+    if size is not None and size < 1:
+        raise ValueError(f"size = {size}: a group holds at least 1 token")
+    return _of_groups(points, _groups(points, size or -(-len(points) // GROUPS)), "average")
+
+
+def _of_groups(
+    points: NDArray[np.float64], groups: list[NDArray[np.int64]], method: str
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Linkage within each group, then of the groups."""
+    from scipy.cluster.hierarchy import linkage
+
+    V = len(points)
+    parent, height = np.full(2 * V - 1, -1, dtype=np.int64), np.zeros(2 * V - 1)
+    free, roots = V, list[int]()
+
+    def graft(nodes: NDArray[np.int64], merges: NDArray[np.float64]) -> int:
+        """Enter the merges of these nodes; returns the last one."""
+        every = np.concatenate([nodes, np.arange(free, free + len(merges))])
+        made = every[len(nodes) :]
+        parent[every[merges[:, :2].astype(np.int64)]] = made[:, None]
+        height[made] = merges[:, 2]
+        return int(every[-1])
+
+    for members in groups:
+        if len(members) > 1:
+            roots.append(graft(members, linkage(points[members], method)))
+            free += len(members) - 1
+        else:
+            roots.append(int(members[0]))
+    if len(groups) > 1:
+        graft(np.array(roots), linkage(_between(points, groups), method))
+    for node, above in enumerate(parent[:-1]):  # parts come before what they are merged into
+        height[above] = max(height[above], height[node])
     weight = np.where(parent >= 0, (height[parent] - height) / 2, 0.0)
     return parent, weight
+
+
+def _between(points: NDArray[np.float64], groups: list[NDArray[np.int64]]) -> NDArray[np.float64]:
+    """Root-mean-square distances of the groups' tokens, condensed as scipy has them."""
+    from scipy.spatial.distance import pdist
+
+    centroids = np.array([points[members].mean(0) for members in groups])
+    spreads = np.array(
+        [((points[members] - at) ** 2).sum(1).mean() for members, at in zip(groups, centroids, strict=True)]
+    )
+    first, second = np.triu_indices(len(groups), 1)
+    return np.sqrt(pdist(centroids, "sqeuclidean") + spreads[first] + spreads[second])
+
+
+def _groups(points: NDArray[np.float64], size: int) -> list[NDArray[np.int64]]:
+    """Groups of at most `size` neighbours."""
+    done, todo = list[NDArray[np.int64]](), [np.arange(len(points))]
+    while todo:
+        members = todo.pop()
+        if len(members) <= size:
+            done.append(members)
+        else:
+            right = _halved(points[members])
+            todo += [members[right], members[~right]]
+    return done
+
+
+def _halved(points: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which points are in the second of two halves, neither of them empty."""
+    centred = points - points.mean(0)
+    axis = centred[np.argmax((centred**2).sum(1))]  # the outermost point: not orthogonal to what spreads
+    for _ in range(_ROUNDS):
+        length = np.linalg.norm(axis)
+        if not length > 0:  # all points coincide: any halves will do
+            break
+        axis = centred.T @ (centred @ (axis / length))
+    right = centred @ axis > 0
+    for _ in range(_ROUNDS):
+        if right.all() or not right.any():
+            break
+        one, two = centred[~right].mean(0), centred[right].mean(0)
+        moved = centred @ (two - one) > (two @ two - one @ one) / 2
+        if (moved == right).all():
+            break
+        right = moved
+    if right.all() or not right.any():
+        return np.arange(len(points)) >= len(points) // 2
+    return right

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 
 import kdtheory as kd
-from kdtheory.divergences import FACTORIES, logspace
+from kdtheory.divergences import FACTORIES, logspace, summands
 from tests import oracles
 from tests.divergences.cases import CASES, FAMILIES, SATURATED, broken, label, log_probabilities, pairs
 
@@ -97,10 +97,10 @@ def test_the_oracle_notices_a_wrong_gradient(loss):
 @pytest.mark.parametrize(
     ("name", "wrong"),
     [
-        ("rkl", lambda pair: logspace.centred(pair, logspace.reverse_kl_slope(pair) + torch.arange(6) / 1e6)),
+        ("rkl", lambda pair: logspace.centred(pair, summands.reverse_kl_slope(pair) + torch.arange(6) / 1e6)),
         ("chi2", lambda pair: logspace.power_gradient(pair, kappa=2, scale=0.5)),
         ("hellinger2", lambda pair: logspace.power_gradient(pair, kappa=0.5, scale=1.0)),
-        ("jsd", lambda pair, beta: logspace.centred(pair, logspace.skew_kl_slope(pair, beta))),
+        ("jsd", lambda pair, beta: logspace.centred(pair, summands.skew_kl_slope(pair, beta))),
     ],
 )
 def test_the_oracle_notices_a_wrong_record(name, wrong):

@@ -147,8 +147,8 @@ def test_a_workspace_is_read_as_it_was_written(workspace):
 def test_the_path_of_a_gpu_in_small(loss, workspace, prepared):
     """bfloat16, a teacher that runs at each step and hands over hidden states, two parts: near float32's gradient.
 
-    bfloat16 keeps 8 bits, and a sum over positions averages its errors: under 2 %. Losses with a kink are left out, whose
-    gradients jump. The control is the gradient of hard labels.
+    bfloat16 keeps 8 bits, and a sum over positions averages its errors: under 2 %. Losses with a kink are left out:
+    their gradients jump. The control is the gradient of hard labels.
     """
     task, small = replace(FKL, loss=loss), {"accumulate": 2}
     exact = gradient(trainer(task, workspace, prepared.blocks))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
@@ -11,6 +12,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 END = "<|endoftext|>"
 LINES = ["the cat sat on the mat", "a dog ran to the cat", "Write a response. ### Instruction: ### Response:"]
 POSITIONS = 48
+RESPONSES = ("sat on the mat", "a dog ran")
 
 
 def tokenizer(*, special: tuple[str, ...] = (END,), lines: list[str] = LINES, **tokens: str) -> PreTrainedTokenizerFast:
@@ -33,7 +35,7 @@ def gpt2(width: int = 300, **options: int) -> GPT2LMHeadModel:
     model = GPT2LMHeadModel(
         GPT2Config(vocab_size=width, n_embd=16, n_layer=1, n_head=2, n_positions=64, **ends, **options)
     )
-    return _spread(model)
+    return spread(model)
 
 
 def llama(width: int = 320) -> LlamaForCausalLM:
@@ -42,10 +44,10 @@ def llama(width: int = 320) -> LlamaForCausalLM:
     shape = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     ends = {"bos_token_id": 0, "eos_token_id": 0}
     model = LlamaForCausalLM(LlamaConfig(vocab_size=width, max_position_embeddings=POSITIONS, **shape, **ends))
-    return _spread(model)
+    return spread(model)
 
 
-def _spread(model):
+def spread(model):
     """Weights of variance 1/2, so that predictions differ from token to token."""
     with torch.no_grad():
         for weight in model.parameters():
@@ -58,3 +60,10 @@ def save(folder: Path, model, words) -> str:
     model.save_pretrained(folder)
     words.save_pretrained(folder)
     return str(folder)
+
+
+def instructions(path: Path, count: int = 120) -> str:
+    """Short prompts, each another one, and one of two responses."""
+    rows = ({"prompt": f"{n} the cat ", "completion": RESPONSES[n % 2]} for n in range(count))
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub import hf_hub_download
+from huggingface_hub import utils as hub
 from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.utils import logging
 
 from kdtheory.students import models, store
 
@@ -142,7 +146,8 @@ class Source:
 
     def _read(self, loader: Any, what: str, **options: Any) -> Any:
         try:
-            return loader.from_pretrained(self.name, revision=self.commit or "main", **options)
+            with _quiet():
+                return loader.from_pretrained(self.name, revision=self.commit or "main", **options)
         except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
             if isinstance(error, torch.OutOfMemoryError):
                 raise
@@ -160,6 +165,22 @@ def too_narrow(side: str, name: str, width: int, vocabulary: int) -> str:
 def is_path(name: str) -> bool:
     """Whether a name can only be a path: the Hub's are ``name`` or ``owner/name``."""
     return name.startswith(("/", ".", "~")) or name.count("/") > 1 or "\\" in name
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No bar for every file that is loaded; those of the Hub's downloads stay as they were."""
+    shown, downloads = logging.is_progress_bar_enabled(), not hub.are_progress_bars_disabled()
+    logging.disable_progress_bar()
+    if downloads:
+        hub.enable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+            if not downloads:
+                hub.disable_progress_bars()
 
 
 def _commit(side: str, name: str) -> str:

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from kdtheory.divergences import checks, logspace
+from kdtheory.divergences import checks, logspace, summands
 from kdtheory.divergences.protocol import Loss
 from kdtheory.transport import closed_forms
 from kdtheory.transport.api import check_vocabulary
@@ -87,7 +87,7 @@ def symmetric_matrix(cost: object, name: str) -> Tensor:
 
 
 def _kl(log_a: Tensor, log_b: Tensor) -> Tensor:
-    return logspace.forward_kl(logspace.LogPair(log_a, log_b)).sum(-1)
+    return summands.forward_kl(logspace.LogPair(log_a, log_b)).sum(-1)
 
 
 def _posterior_sum(log_kernel: Tensor, log_q: Tensor, log_b: Tensor, difference: Tensor) -> Tensor:

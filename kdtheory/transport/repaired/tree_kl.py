@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdtheory.divergences import checks, logspace
+from kdtheory.divergences import checks, logspace, summands
 from kdtheory.divergences.protocol import Loss
 from kdtheory.transport import closed_forms
 from kdtheory.transport.api import check_vocabulary
@@ -100,7 +100,7 @@ class TreeKL(Loss):
 
     def _value(self, masses: logspace.LogPair) -> Tensor:
         """(nodes, N) -> (N,); an edge without weight does not count, however infinite."""
-        return logspace.times(self._weights(masses.log_q), logspace.forward_kl(masses)).sum(0)
+        return logspace.times(self._weights(masses.log_q), summands.forward_kl(masses)).sum(0)
 
     def _weights(self, x: Tensor) -> Tensor:
         return self._edges.to(x).unsqueeze(1)
