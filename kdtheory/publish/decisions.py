@@ -36,9 +36,20 @@ def table(data: Path | None = None) -> pd.DataFrame:
     return pd.DataFrame([_row(situation, found) for situation in dict.fromkeys(advice.situation for advice in ADVICE)])
 
 
-def to_markdown(data: Path, _: str = "") -> str:
-    """The table for a page. Ids stand without backticks: these mark the one chapter that a claim belongs to."""
-    return tables.to_markdown(table(data))
+def to_markdown(data: Path, form: str = "") -> str:
+    """The table for a page; "short": without reasons and claims.
+
+    Ids stand without backticks: these mark the one chapter that a claim belongs to.
+
+    Raises
+    ------
+    ValueError
+        If the form is another word.
+    """
+    if form not in ("", "short"):
+        raise ValueError(f"generated:decision-table: {form!r}; write short, or nothing")
+    whole = table(data)
+    return tables.to_markdown(whole[["situation", "loss", "grounds"]] if form else whole)
 
 
 def missing(advice: Advice, found: Mapping[str, Verdict]) -> list[str]:
