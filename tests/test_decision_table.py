@@ -95,7 +95,7 @@ def test_a_row_shows_its_claims_under_their_verdicts(situation, root, stored):
         for id in ids.split(", ")
     }
     assert {id: stored[id] for id in listed} == listed
-    words = {"measured" if verdict in ("SUPPORTED", "UNSUPPORTED") else "proved" for verdict in listed.values()}
+    words = {"stored runs" if verdict in ("SUPPORTED", "UNSUPPORTED") else "theorem" for verdict in listed.values()}
     assert found["grounds"] == ("" if found["loss"] == decisions.NOT_SETTLED else " and ".join(sorted(words)[::-1]))
 
 
@@ -119,9 +119,9 @@ def test_a_claim_without_a_stored_verdict_settles_nothing():
 
 
 def test_alternatives_change_places_with_the_verdict(folder):
-    situation = "Real text; the teacher's token tree as the metric"
-    for verdict, loss in (("SUPPORTED", "W1 on the tree"), ("UNSUPPORTED", "forward KL")):
-        assert row(folder({"students.wasserstein-beats-kl": verdict}), situation)["loss"] == loss
+    situation = next(text for text in SITUATIONS if "token tree as the metric" in text)
+    for verdict, start in (("SUPPORTED", "W1 on the tree"), ("UNSUPPORTED", "depends on the measure")):
+        assert row(folder({"students.wasserstein-beats-kl": verdict}), situation)["loss"].startswith(start)
 
 
 # -- the chapter -------------------------------------------------------------------------------------------------------

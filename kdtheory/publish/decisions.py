@@ -12,7 +12,7 @@ from kdtheory.figures import tables
 from kdtheory.ledger import Verdict
 from kdtheory.publish.situations import ADVICE, Advice
 
-NOT_SETTLED = "not settled"
+NOT_SETTLED = "not settled; until then as in the first row"
 UNKNOWN = "without a verdict"
 _MEASURED = (Verdict.SUPPORTED, Verdict.UNSUPPORTED)
 
@@ -28,8 +28,8 @@ def table(data: Path | None = None) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Columns situation, loss, why, grounds ("proved", "measured", or both), claims (ids by verdict). Where a verdict
-        is missing, loss is "not settled", and why says which verdict would settle it, and for what.
+        Columns situation, loss, why, grounds ("theorem", "stored runs", or both), claims (ids by verdict). Where a
+        verdict is missing, loss is `NOT_SETTLED`, and why says which verdict would settle it, and for what.
     """
     stored = figures.load_data("verdicts", data)
     found = dict(zip(stored["id"], map(Verdict, stored["verdict"]), strict=True))
@@ -79,7 +79,9 @@ def _lacks(choices: Sequence[Advice], found: Mapping[str, Verdict]) -> str:
 
 def _grounds(ids: Iterable[str], found: Mapping[str, Verdict]) -> str:
     measured = [found[id] in _MEASURED for id in ids]
-    return " and ".join(word for word, there in (("proved", not all(measured)), ("measured", any(measured))) if there)
+    return " and ".join(
+        word for word, there in (("theorem", not all(measured)), ("stored runs", any(measured))) if there
+    )
 
 
 def _by_verdict(ids: Iterable[str], found: Mapping[str, Verdict]) -> str:

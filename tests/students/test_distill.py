@@ -56,6 +56,10 @@ def total(at: Trainer, rows: np.ndarray = ROWS) -> torch.Tensor:
     return at._loss(rows, torch.from_numpy(at.split.part(rows).counted()))
 
 
+def value(at: Trainer) -> float:
+    return float(total(at).detach())
+
+
 def by_hand(at: Trainer) -> torch.Tensor:
     """Forward KL from the models' own logits, position by position."""
     tokens = torch.from_numpy(at.split.tokens[ROWS])
@@ -109,7 +113,7 @@ def test_only_the_response_is_counted(request_, tmp_path, monkeypatch):
             return taken(kd.divergence("cross_entropy"), labels=torch.where(changed, labels.flip(-1), labels), **given)
 
         monkeypatch.setattr(train, "head_loss", other)
-        return value(at))
+        return value(at)
 
     asked = with_labels(torch.zeros_like(counted))
     assert with_labels(~counted) == asked
@@ -184,8 +188,8 @@ def test_tied_embeddings_get_both_gradients(request_, folder, tmp_path):
 
 def test_bf16_is_close_and_not_the_same(request_, tmp_path):
     """2e-2: logits of a few units, rounded to 8 bits."""
-    whole = value(trainer(request_, tmp_path)))
-    half = value(trainer(replace(request_, precision="bf16"), tmp_path)))
+    whole = value(trainer(request_, tmp_path))
+    half = value(trainer(replace(request_, precision="bf16"), tmp_path))
     assert half == pytest.approx(whole, rel=2e-2)
     assert half != whole
 
