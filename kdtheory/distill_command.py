@@ -150,7 +150,7 @@ def _decisions(comparisons: "pd.DataFrame") -> Table:
         for row in rows.itertuples():
             low_high = f"{row.low:.2g} to {row.high:.2g}"
             word = str(row.decision).removeprefix("pilot: ").replace(" (not converged)", "*")
-            table.add_row(f"  {style.METRIC_TITLES[row.metric]}", f"{row.mean:.2g}", low_high, word)
+            table.add_row(f"  {style.METRIC_TITLES[str(row.metric)]}", f"{row.mean:.2g}", low_high, word)
     return table
 
 

@@ -123,8 +123,8 @@ ADVICE = (
         "Hard labels or drawn tokens only",
         "cross-entropy, that is forward KL; not W1, total variation, skew KL or reverse KL",
         "averaged over fresh tokens its loss is smallest at the teacher; labels drawn once and repeated teach their "
-        "own frequencies. On single tokens W1 goes to the token nearest to all others (total variation: the likeliest), "
-        "skew KL sharpens, reverse KL is infinite",
+        "own frequencies. On single tokens W1 goes to the token nearest to all others, total variation to the "
+        "likeliest, skew KL sharpens, reverse KL is infinite",
         _needs(
             PROVED="noise.energy-unbiased noise.one-hot-transport noise.skew-sharpens",
             PROVED_IF="parallel_lines.returns-truncated-teacher",

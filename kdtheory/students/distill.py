@@ -10,6 +10,7 @@ from pathlib import Path
 
 from kdtheory.students import experiment, statistics, store, tokens
 from kdtheory.students.experiment import Prepared
+from kdtheory.students.machine import TrainingMemoryError, out_of_memory
 from kdtheory.students.pretrained import instructions
 from kdtheory.students.pretrained.pair import Pair
 from kdtheory.students.profiles import Profile
@@ -17,7 +18,6 @@ from kdtheory.students.progress import bars
 from kdtheory.students.published import Runs
 from kdtheory.students.sweep import Cluster
 from kdtheory.students.tasks import Workspace
-from kdtheory.students.train import TrainingMemoryError, out_of_memory
 
 HELD_OUT = 512
 """Blocks of the test split at most; the learning curves use half as many of the validation split."""

@@ -51,8 +51,8 @@ def main(
 def _begun(folder: Path, profile: str) -> Workspace:
     """The workspace of a profile, its tokens stored by the first process while the others wait."""
     from kdtheory.students import corpus, profiles, tokens
+    from kdtheory.students.machine import processes
     from kdtheory.students.tasks import Workspace
-    from kdtheory.students.train import processes
 
     settings = profiles.get(profile)
     with processes(settings).main_process_first():

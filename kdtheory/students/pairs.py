@@ -24,13 +24,13 @@ import kdtheory as kd
 from kdtheory.students import PAIRS, corpus, losses, provenance, published, statistics, store, tokens, tuning
 from kdtheory.students.controlled.hypotheses import Region, compared, family
 from kdtheory.students.data import Lesson
+from kdtheory.students.machine import device_name
 from kdtheory.students.models import Body
 from kdtheory.students.profiles import PROFILES, Profile
 from kdtheory.students.progress import bars
 from kdtheory.students.published import Runs
 from kdtheory.students.sweep import one_thread
 from kdtheory.students.tasks import Task, Workspace, describe
-from kdtheory.students.train import device_name
 from kdtheory.transport import TokenCost
 
 LOSS = "fkl"

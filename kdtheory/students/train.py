@@ -6,8 +6,6 @@
 from __future__ import annotations
 
 import math
-import resource
-import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -19,7 +17,7 @@ from torch import Tensor
 
 from kdtheory.divergences.checks import NonFiniteLossError
 from kdtheory.divergences.head import head_loss
-from kdtheory.students import evaluate, losses, models, provenance, store, text_losses
+from kdtheory.students import evaluate, losses, machine, models, provenance, store, text_losses
 from kdtheory.students.data import Lesson, batch_rows, select, selected
 from kdtheory.students.models import Body
 from kdtheory.students.profiles import Profile
@@ -59,7 +57,7 @@ class Trainer:
     ) -> None:
         profile = workspace.profile
         self.task, self.workspace, self.report, self.profile = task, workspace, report, profile
-        self.accelerator = processes(profile)
+        self.accelerator = machine.processes(profile)
         self.batch, self.steps = _size(task, profile)
         if self.batch % (self.accelerator.num_processes * profile.accumulate):
             raise ValueError(
@@ -96,10 +94,10 @@ class Trainer:
                 raise NonFiniteLossError(f"{self.task.name}, step {self.step}: {error}") from error
             return self._finish(diverged=True)
         except (MemoryError, RuntimeError) as error:
-            if not out_of_memory(error):
+            if not machine.out_of_memory(error):
                 raise
             part = self.batch // (self.accelerator.num_processes * self.profile.accumulate)
-            raise TrainingMemoryError(
+            raise machine.TrainingMemoryError(
                 f"out of memory in {self.task.name} at step {self.step}, with {part} blocks of {self.profile.length} "
                 f"tokens at a time over {self.profile.vocabulary} tokens: take a larger accumulate (now "
                 f"{self.profile.accumulate}; same gradient), a shorter length, or precision bf16"
@@ -223,8 +221,8 @@ class Trainer:
         facts |= {"parameters": models.parameters(self.body), "train_seconds": dict(self.seconds)}
         if self.lesson and not self._tunes:
             facts["metrics"] = self._metrics(self.lesson)
-        facts |= {"peak_memory_mib": peak_memory_mib(), "device": device_name(), "threads": torch.get_num_threads()}
-        facts["commit"] = provenance.commit()
+        facts |= {"peak_memory_mib": machine.peak_memory_mib(), "device": machine.device_name()}
+        facts |= {"threads": torch.get_num_threads(), "commit": provenance.commit()}
         if self.accelerator.is_main_process:
             key, weights = self.workspace.key(self.task), self.body.net.state_dict()
             weights = {name: value.cpu() for name, value in weights.items()}
@@ -261,42 +259,8 @@ class Trainer:
         return float(rouge.score(said, references).mean())
 
 
-class TrainingMemoryError(MemoryError):
-    """A training step does not fit; the message says what to change."""
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether memory did not suffice, on the CPU or a GPU."""
-    # the CPU's allocator raises a bare RuntimeError
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "not enough memory" in str(error)
-
-
-def processes(profile: Profile) -> Any:
-    """The `Accelerator` of this process: alone, or one of those that a launcher started."""
-    from accelerate import Accelerator
-    from accelerate.state import AcceleratorState
-
-    AcceleratorState._reset_state()  # it remembers the precision of an earlier run in this process
-    return Accelerator(mixed_precision=profile.precision, cpu=not torch.cuda.is_available())
-
-
 def _size(task: Task, profile: Profile) -> tuple[int, int]:
     """Blocks per step and steps."""
     if task.kind == "teacher":
         return profile.teacher_batch, profile.teacher_steps
     return profile.batch, profile.warm_steps if task.kind == "warm" else profile.steps
-
-
-def peak_memory_mib() -> float:
-    """Largest resident memory of this process so far, in MiB; of the GPU where there is one."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**20
-    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
-
-
-def device_name() -> str:
-    """The GPU's name, or the processor's."""
-    import platform
-
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()

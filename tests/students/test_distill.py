@@ -15,8 +15,9 @@ import kdtheory as kd
 from kdtheory.students import distill, models, train
 from kdtheory.students.data import Lesson
 from kdtheory.students.distill import Request
+from kdtheory.students.machine import TrainingMemoryError
 from kdtheory.students.tasks import Task, Workspace
-from kdtheory.students.train import Trainer, TrainingMemoryError
+from kdtheory.students.train import Trainer
 from tests.students import tiny
 
 CPU = torch.device("cpu")

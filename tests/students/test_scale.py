@@ -14,9 +14,10 @@ import torch
 
 from kdtheory.students import tokens
 from kdtheory.students.data import Lesson, batch_rows
+from kdtheory.students.machine import TrainingMemoryError, processes
 from kdtheory.students.tasks import Task, Workspace
 from kdtheory.students.teacher import LiveTeacher
-from kdtheory.students.train import Trainer, TrainingMemoryError, processes
+from kdtheory.students.train import Trainer
 
 FKL = Task("student", 0, "fkl", 0.01)
 CPU = torch.device("cpu")
