@@ -191,9 +191,10 @@ def test_stored_worst_cases_hold_every_cost_and_form(root):
 
 # -- steps -------------------------------------------------------------------------------------------------------------
 def test_the_peak_of_a_step_is_what_it_holds_beyond_its_result():
+    """Up to 64 bytes: torch may hold the two numbers as tensors."""
     x = torch.ones(1000, 1000)
-    assert bench_steps.peak(lambda: ((x + 1) * 2,)) == x.nbytes
-    assert bench_steps.peak(lambda: (torch.add(x, 1).mul_(2),)) == 0
+    assert 0 <= bench_steps.peak(lambda: ((x + 1) * 2,)) - x.nbytes <= 64
+    assert 0 <= bench_steps.peak(lambda: (torch.add(x, 1).mul_(2),)) <= 64
 
 
 def test_a_step_that_differs_from_the_reference_is_noticed():

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 
 import kdtheory as kd
 from kdtheory.divergences import FACTORIES
-from kdtheory.divergences import logspace as fast
+from kdtheory.divergences import summands as fast
 from tests import oracles
 from tests.divergences.cases import CASES, FAMILIES, broken, label, log_probabilities, pairs, per_position
 
