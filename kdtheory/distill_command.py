@@ -35,6 +35,7 @@ def distill(
     rates: Annotated[str, typer.Option(help="Learning rates to choose from, for each loss.")] = "1e-5,3e-5,1e-4",
     precision: Annotated[str, typer.Option(help="no or bf16.")] = "no",
     workers: Annotated[int, typer.Option(min=0, help="Processes of the sweep; 0: this one.")] = 0,
+    keep: Annotated[bool, typer.Option("--keep", help="Also write the students to OUT/models.")] = False,
     slurm: Annotated[str, typer.Option(help="Run workers on Slurm, as partition=gpu,gpus_per_node=1.")] = "",
 ) -> None:
     """Compare losses on your own teacher and student, and end with a decision table and a plot.
@@ -71,7 +72,7 @@ def distill(
     except ValueError as misfit:
         fail(misfit, 2)
     try:
-        runs = protocol.run(request, out, cluster=cluster)
+        runs = protocol.run(request, out, cluster=cluster, keep=keep)
         _report(runs, out)
     except (ValueError, MemoryError, OSError, WorkerError) as error:
         fail(error, 1)
@@ -115,7 +116,9 @@ def _report(runs: "Runs", out: Path) -> None:
 
     screen, comparisons = console(), pd.DataFrame(runs.decisions["comparisons"])
     screen.print(_means(runs.results, measured(runs.results)))
+    screen.print()
     screen.print(_decisions(comparisons))
+    screen.print()
     with style.apply():
         files = save.figure_files(students_metrics(comparisons))
     for ending, content in files.items():
@@ -129,12 +132,13 @@ def _means(results: "pd.DataFrame", metrics: list[str]) -> Table:
     from kdtheory.figures import style
 
     means = results.groupby("loss", sort=False)[metrics].mean()
-    table = Table("loss", **_LOOK, title="Held-out metrics of the students, means over seeds")
+    # no padding: eight numbers such as 0.000123 fit into 80 columns
+    table = Table("loss", **{**_LOOK, "padding": 0}, title="Held-out metrics of the students, means over seeds")
     for metric in metrics:
         head = style.METRIC_NAMES[metric].replace("cross-", "cross-\n").replace("agreement", "agree-\nment")
         table.add_column(head, justify="right")
     for loss, row in means.iterrows():
-        table.add_row(str(loss), *(f"{value:.4g}" for value in row))
+        table.add_row(str(loss), *(f"{value:.3g}" for value in row))
     return table
 
 
@@ -142,9 +146,9 @@ def _decisions(comparisons: "pd.DataFrame") -> Table:
     """For each pair of losses, a row for each metric."""
     from kdtheory.figures import style
 
-    table = Table("metric", **_LOOK, title="Decision table: is a loss's metric lower or higher than another's?")
-    for name in ("difference", "95 % interval", "decision"):
-        table.add_column(name, justify="right" if name == "difference" else "left", no_wrap=True)
+    table = Table("metric", **_LOOK, title="Decision table: differences between losses, paired over seeds")
+    for name in ("mean", "95 % interval", "decision"):
+        table.add_column(name, justify="right" if name == "mean" else "left", no_wrap=True)
     for (loss, reference), rows in comparisons.groupby(["loss", "reference"], sort=False):
         table.add_row(f"{style.title(loss)} minus {style.title(reference)}", style="bold")
         for row in rows.itertuples():

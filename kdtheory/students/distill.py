@@ -17,7 +17,7 @@ from kdtheory.students.profiles import Profile
 from kdtheory.students.progress import bars
 from kdtheory.students.published import Runs
 from kdtheory.students.sweep import Cluster
-from kdtheory.students.tasks import Workspace
+from kdtheory.students.tasks import Task, Workspace
 
 HELD_OUT = 512
 """Blocks of the test split at most; the learning curves use half as many of the validation split."""
@@ -63,7 +63,9 @@ class Request:
     workers: int = 0
 
 
-def run(request: Request, out: Path, *, progress: bool = True, cluster: Cluster | None = None) -> Runs:
+def run(
+    request: Request, out: Path, *, progress: bool = True, cluster: Cluster | None = None, keep: bool = False
+) -> Runs:
     """Train one student per loss and seed, compare them, and write the files of a stored run.
 
     Parameters
@@ -76,6 +78,8 @@ def run(request: Request, out: Path, *, progress: bool = True, cluster: Cluster 
         Bars with the time left, on standard error.
     cluster : Cluster, optional
         Where the sweeps run; default this machine.
+    keep : bool
+        Also write every student to ``OUT/models``, by `save_pretrained`: to be used, or to teach the next.
 
     Returns
     -------
@@ -99,7 +103,10 @@ def run(request: Request, out: Path, *, progress: bool = True, cluster: Cluster 
             prepared = prepare(request, out / "work")
             shown.update("models and data", 1, 1)
             experiment.pretrain(prepared, bars=shown, cluster=cluster)
-            return experiment.train(prepared, out, bars=shown, cluster=cluster)
+            runs = experiment.train(prepared, out, bars=shown, cluster=cluster)
+        if keep:
+            _save_students(prepared.workspace, runs, out / "models")
+        return runs
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, TrainingMemoryError) or not out_of_memory(error):
             raise
@@ -107,6 +114,17 @@ def run(request: Request, out: Path, *, progress: bool = True, cluster: Cluster 
             "out of memory outside of training, where the teacher is loaded or evaluated: take fewer workers (now "
             f"{request.workers}), smaller models or a shorter length (now {request.length})"
         ) from error
+
+
+def _save_students(workspace: Workspace, runs: Runs, folder: Path) -> None:
+    """One folder per loss and seed, with weights, configuration and tokenizer."""
+    for row in runs.results.itertuples():
+        task = Task("student", int(row.seed), str(row.loss), float(row.learning_rate))
+        student = workspace.pair.student()
+        student.load_state_dict(workspace.weights(task))
+        name = f"{task.loss.replace('/', '-')}-s{task.seed}"
+        for part in (student, workspace.pair.tokenizer):
+            part.save_pretrained(folder / name)
 
 
 def check(request: Request) -> None:

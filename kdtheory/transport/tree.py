@@ -54,10 +54,10 @@ def tree_from_embedding(E: Any, method: str = "average") -> tuple[NDArray[np.int
 def grouped_tree(E: Any, size: int | None = None) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """`tree_from_embedding` for large vocabularies: average linkage within groups of neighbours, and between groups.
 
-    Tokens are halved by 2-means, begun along their first principal axis, until no group is larger than `size`. Groups
-    are then merged by average linkage of their root-mean-square distances, those of all pairs of their tokens,
-    √(‖centroid − centroid'‖² + spread + spread'). A merge below one of its parts is raised to it. Holds two copies of
-    E and one distance for every pair of groups, not of tokens; takes no random numbers.
+    Tokens are halved by 2-means, begun along their first principal axis, until no group is larger than `size`; no half
+    is less than a quarter. Groups are then merged by average linkage of their root-mean-square distances, over all
+    pairs of their tokens: √(‖centroid − centroid'‖² + spread + spread'). A merge below one of its parts is raised to
+    it. Holds a few copies of E and a distance for every pair of groups, not of tokens; takes no random numbers.
 
     The result is an ultrametric on the same terms as average linkage: equal embeddings of a group meet at height 0,
     no distance exceeds that of the two farthest tokens, and there is no bound on the distortion.
@@ -125,8 +125,12 @@ def _between(points: NDArray[np.float64], groups: list[NDArray[np.int64]]) -> ND
     spreads = np.array(
         [((points[members] - at) ** 2).sum(1).mean() for members, at in zip(groups, centroids, strict=True)]
     )
-    first, second = np.triu_indices(len(groups), 1)
-    return np.sqrt(pdist(centroids, "sqeuclidean") + spreads[first] + spreads[second])
+    squares, start = pdist(centroids, "sqeuclidean"), 0
+    for group in range(len(groups) - 1):  # in place: with many groups there is no room for a second array
+        end = start + len(groups) - 1 - group
+        squares[start:end] += spreads[group] + spreads[group + 1 :]
+        start = end
+    return np.sqrt(squares, out=squares)
 
 
 def _groups(points: NDArray[np.float64], size: int) -> list[NDArray[np.int64]]:
@@ -143,7 +147,10 @@ def _groups(points: NDArray[np.float64], size: int) -> list[NDArray[np.int64]]:
 
 
 def _halved(points: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Which points are in the second of two halves, neither of them empty."""
+    """Which points are in the second of two halves, of which neither holds less than a quarter of the points.
+
+    Outliers would otherwise be cut off one by one, each at the cost of a pass over all points.
+    """
     centred = points - points.mean(0)
     axis = centred[np.argmax((centred**2).sum(1))]  # the outermost point: not orthogonal to what spreads
     for _ in range(_ROUNDS):
@@ -151,15 +158,17 @@ def _halved(points: NDArray[np.float64]) -> NDArray[np.bool_]:
         if not length > 0:  # all points coincide: any halves will do
             break
         axis = centred.T @ (centred @ (axis / length))
-    right = centred @ axis > 0
+    score, cut = centred @ axis, 0.0
     for _ in range(_ROUNDS):
+        right = score > cut
         if right.all() or not right.any():
             break
         one, two = centred[~right].mean(0), centred[right].mean(0)
-        moved = centred @ (two - one) > (two @ two - one @ one) / 2
-        if (moved == right).all():
+        score, cut = centred @ (two - one), (two @ two - one @ one) / 2
+        if ((score > cut) == right).all():
             break
-        right = moved
-    if right.all() or not right.any():
-        return np.arange(len(points)) >= len(points) // 2
+    least = max(1, len(points) // 4)
+    first = np.clip((score <= cut).sum(), least, len(points) - least)
+    right = np.ones(len(points), dtype=bool)
+    right[np.argsort(score, kind="stable")[:first]] = False
     return right

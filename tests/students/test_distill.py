@@ -344,3 +344,18 @@ def test_models_are_loaded_without_bars(folder, capfd):
         else:
             distill.Pair.load(str(folder / "teacher"), str(folder / "student")).student()
         assert ("Loading weights" in capfd.readouterr().err) == draws
+
+
+def test_kept_students_are_models_to_use_or_to_teach_the_next(request_, tmp_path):
+    """Loaded again they hold the trained weights, which differ between losses, and are taken as a teacher."""
+    distill.run(request_, tmp_path, progress=False, keep=True)
+    found = {}
+    for loss in request_.losses:
+        place = tmp_path / "models" / f"{loss}-s0"
+        found[loss] = AutoModelForCausalLM.from_pretrained(place).state_dict()
+    workspace = Workspace.open(tmp_path / "work")
+    for name, weight in workspace.weights(FKL).items():
+        assert torch.equal(found["fkl"][name], weight), name
+    assert any(not torch.equal(found["rkl"][name], weight) for name, weight in found["fkl"].items())
+    chained = replace(request_, teacher=str(tmp_path / "models" / "fkl-s0"))
+    assert distill.prepare(chained, tmp_path / "next").workspace.pair.vocabulary > 0

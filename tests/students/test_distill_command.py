@@ -67,7 +67,7 @@ def test_from_two_models_and_data_to_a_decision_table_and_a_plot(data, invoke, f
     assert "…" not in shown.stdout
     assert "Loading weights" not in shown.stderr
     mean = runs.results.groupby("loss")["cross_entropy"].mean()
-    assert all(f"{mean[loss]:.4g}" in shown.stdout for loss in ("fkl", "rkl"))
+    assert all(f"{mean[loss]:.3g}" in shown.stdout for loss in ("fkl", "rkl"))
 
 
 @pytest.mark.parametrize(

@@ -109,10 +109,18 @@ def test_groups_are_a_partition_of_the_wanted_size_and_always_the_same(rng):
     E = nested(rng, 500)
     E[100:300] = 1.0  # more equal embeddings than a group may hold
     groups = tree._groups(E, 16)
-    assert max(map(len, groups)) <= 16
+    assert 16 // 4 <= min(map(len, groups)) <= max(map(len, groups)) <= 16
     np.testing.assert_array_equal(np.sort(np.concatenate(groups)), np.arange(500))
     for first, again in zip(grouped_tree(E, 16), grouped_tree(E.copy(), 16), strict=True):
         np.testing.assert_array_equal(first, again)
+
+
+def test_outliers_are_not_cut_off_one_by_one(rng):
+    """Heavy tails: 2-means alone would make nearly as many groups as there are outliers. The bound is 4 V / size."""
+    E = rng.standard_cauchy(size=(400, 2)) ** 3
+    assert len(tree._groups(E, 16)) <= 4 * 400 / 16
+    groups = tree._groups(E, 100)
+    assert min(map(len, groups)) >= 25
 
 
 def test_equal_embeddings_in_many_groups_meet_at_zero():
