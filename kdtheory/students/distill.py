@@ -118,8 +118,9 @@ def run(
 
 def _save_students(workspace: Workspace, runs: Runs, folder: Path) -> None:
     """One folder per loss and seed, with weights, configuration and tokenizer."""
-    for row in runs.results.itertuples():
-        task = Task("student", int(row.seed), str(row.loss), float(row.learning_rate))
+    columns = (runs.results[name].tolist() for name in ("seed", "loss", "learning_rate"))
+    for seed, loss, rate in zip(*columns, strict=True):
+        task = Task("student", seed, loss, rate)
         student = workspace.pair.student()
         student.load_state_dict(workspace.weights(task))
         name = f"{task.loss.replace('/', '-')}-s{task.seed}"
