@@ -213,7 +213,8 @@ ADVICE = (
     Advice(
         _DRIFT,
         "the same with hard labels beside it",
-        "half and half with hard labels, either loss ended with a lower cross-entropy of the text",
+        "half and half with hard labels, either loss ended with a lower cross-entropy of the text, and farther from "
+        "the teacher in its own measure",
         _needs(SUPPORTED="students.text-hard-term"),
     ),
     Advice(

@@ -73,7 +73,7 @@ RULE = experiments.Rule(
     "students.wasserstein-beats-kl",
     statement=r"\text{For students that learn categorical distributions, Wasserstein is better than KLD and RKLD}",
     source="zhao2024week8, slide 'next week'",
-    expected=Verdict.UNDECIDED,
+    expected=Verdict.UNSUPPORTED,
     rows=("S0-26",),
     domain=_DOMAIN + ", ten training seeds",
     scope="the stored runs",
@@ -106,7 +106,7 @@ HARD = experiments.Rule(
     statement=r"\text{A hard-label term beside RKL, and beside } W_1 \text{, keeps the student from drifting from the "
     r"text}",
     source="forumpost, training",
-    expected=Verdict.UNDECIDED,
+    expected=Verdict.SUPPORTED,
     rows=("S3-15",),
     domain=_DOMAIN,
     scope="the stored runs",
@@ -168,7 +168,7 @@ def _stored_shares() -> tuple[dict[str, dict[str, int]], int, bool]:
     statement=r"\text{On real text, while a student trained on hard labels is distilled, FKL focuses more on the head "
     r"than RKL in 50 to 75 \% of positions only}",
     source="kdtheory, H12, on text",
-    expected=Verdict.UNDECIDED,
+    expected=Verdict.SUPPORTED,
     domain=_DOMAIN,
     scope="the stored runs",
     uses=("modes.head-and-tail", "students.head-tail"),
