@@ -138,7 +138,7 @@ def asked(monkeypatch):
     """What the command would run: (request, cluster)."""
     calls = []
 
-    def note(request, out, *, cluster=None):
+    def note(request, out, *, cluster=None, keep=False):
         calls.append((request, cluster))
         raise ValueError("noted")
 
