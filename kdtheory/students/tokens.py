@@ -121,7 +121,7 @@ def prepare(corpus: Corpus, *, vocabulary: int, length: int, folder: Path) -> tu
     ValueError
         If a split is smaller than one block, or the cache is damaged (the message names the file).
     """
-    key = store.digest(["tokens", 1, corpus.sha256, vocabulary, length])
+    key = store.digest(["tokens", 2, corpus.sha256, vocabulary, length])
     model = folder / f"{_stem(key)}.tokenizer.json"
     if not _stamp(folder, key).exists():
         tokenizer = train_tokenizer(corpus, vocabulary)
