@@ -53,7 +53,7 @@ def positions(log_p: Tensor, log_q: Tensor, labels: Tensor, tree: Tree) -> dict[
     labels : Tensor of int64, shape (...)
         Next tokens of the text.
     tree : Tree
-        TokenMetrics metric of W1 and of decisions.
+        Ground metric of W1 and of decisions.
 
     Returns
     -------
@@ -148,8 +148,8 @@ class _Pass:
 
 def _passes(body: Body, split: Split, device: torch.device) -> Iterator[_Pass]:
     """Chunk by chunk; the model's mode is restored."""
-    was_training, (rows_of_head, _) = body.training, body.head()
-    size = min(_CHUNK, max(1, _ELEMENTS // (split.tokens.shape[1] * len(rows_of_head))))
+    was_training = body.training
+    size = min(_CHUNK, max(1, _ELEMENTS // (split.tokens.shape[1] * body.vocabulary)))
     body.eval()
     try:
         for start in range(0, len(split), size):

@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from kdtheory.students import corpus, provenance, published, sweep, tokens, tuning
+from kdtheory.students import corpus, machine, provenance, published, sweep, tokens, tuning
 from kdtheory.students.data import select
 from kdtheory.students.evaluate import teacher_facts
 from kdtheory.students.profiles import Profile
@@ -114,15 +113,20 @@ def train(
 def prepare(profile: Profile, folder: Path, *, bars: Bars, cluster: Cluster | None = None) -> Prepared:
     """Corpus, tokens, teacher and warm starts, and the teacher's stored log-probabilities."""
     bars.update("corpus and tokens", 0, 1)
+    prepared = begin(profile, folder)
+    select(prepared.blocks, profile)  # a corpus that is too small is an error now, not after the teacher
+    bars.update("corpus and tokens", 1, 1)
+    pretrain(prepared, bars=bars, cluster=cluster)
+    return prepared
+
+
+def begin(profile: Profile, folder: Path) -> Prepared:
+    """Corpus and tokens alone: what a folder's files belong to."""
     source = corpus.load(profile.corpus)
     blocks, _, key = tokens.prepare(
         source, vocabulary=profile.vocabulary, length=profile.length, folder=folder / "tokens"
     )
-    select(blocks, profile)  # a corpus that is too small is an error now, not after the teacher
-    bars.update("corpus and tokens", 1, 1)
-    prepared = Prepared(Workspace(folder, profile, key), source.sha256, blocks, provenance.repeated(profile))
-    pretrain(prepared, bars=bars, cluster=cluster)
-    return prepared
+    return Prepared(Workspace(folder, profile, key), source.sha256, blocks, provenance.repeated(profile))
 
 
 def pretrain(prepared: Prepared, *, bars: Bars, cluster: Cluster | None = None) -> None:
@@ -141,9 +145,8 @@ def _store_teacher(workspace: Workspace, blocks: tokens.Blocks, bars: Bars) -> N
         stage = f"teacher on {split} text"
         if not path.with_suffix(".json").exists():
             dtype = "float16" if split == "train" else "float32"
-            device = "cuda" if torch.cuda.is_available() else "cpu"
             report = partial(bars.update, stage)
-            write_cache(workspace.teacher(), chosen, path, key=key, dtype=dtype, device=device, report=report)
+            write_cache(workspace.teacher(), chosen, path, key=key, dtype=dtype, device=machine.device(), report=report)
         CachedTeacher(path, key=key, verify=True)
 
 
@@ -169,8 +172,7 @@ def _about_teacher(workspace: Workspace, blocks: tokens.Blocks) -> dict[str, Any
     if workspace.profile.cache_teacher:
         teacher: Teacher = CachedTeacher(workspace.cache_path("test"), key=workspace.cache_key("test"))
     else:
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        teacher = LiveTeacher(workspace.teacher(), test, device)
+        teacher = LiveTeacher(workspace.teacher(), test, machine.device())
     facts: dict[str, Any] = teacher_facts(teacher, test)
     warm = [workspace.result(task) for task in workspace.warm_tasks(workspace.profile.seeds)]
     facts["warm_start_seconds"] = [float(np.round(run["train_seconds"]["wall"], 1)) for run in warm]

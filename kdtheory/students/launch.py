@@ -50,19 +50,12 @@ def main(
 
 def _begun(folder: Path, profile: str) -> Workspace:
     """The workspace of a profile, its tokens stored by the first process while the others wait."""
-    from kdtheory.students import corpus, profiles, tokens
+    from kdtheory.students import experiment, profiles
     from kdtheory.students.machine import processes
-    from kdtheory.students.tasks import Workspace
 
     settings = profiles.get(profile)
     with processes(settings).main_process_first():
-        _, _, key = tokens.prepare(
-            corpus.load(settings.corpus),
-            vocabulary=settings.vocabulary,
-            length=settings.length,
-            folder=folder / "tokens",
-        )
-    return Workspace(folder, settings, key)
+        return experiment.begin(settings, folder).workspace
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ def build(name: str, *, cost: Any, transport_weight: float) -> Loss:
     name : str
         One of `NAMES`.
     cost : TokenCost
-        TokenMetrics metric of ``w1`` and ``fkl+w1``.
+        Ground metric of ``w1`` and ``fkl+w1``.
     transport_weight : float
         λ of ``fkl+w1``.
 

@@ -21,6 +21,11 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "not enough memory" in str(error)
 
 
+def device() -> torch.device:
+    """The GPU where there is one, else the processor."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def processes(profile: Profile) -> Any:
     """The `Accelerator` of this process: alone, or one of those that a launcher started."""
     from accelerate import Accelerator

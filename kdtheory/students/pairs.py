@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import kdtheory as kd
-from kdtheory.students import PAIRS, corpus, losses, provenance, published, statistics, store, tokens, tuning
+from kdtheory.students import PAIRS, experiment, losses, provenance, published, statistics, store, tuning
 from kdtheory.students.controlled.hypotheses import Region, compared, family
 from kdtheory.students.data import Lesson
-from kdtheory.students.machine import device_name
+from kdtheory.students.machine import device, device_name
 from kdtheory.students.models import Body
 from kdtheory.students.profiles import PROFILES, Profile
 from kdtheory.students.progress import bars
@@ -139,33 +139,26 @@ def finished(profile: Profile, folder: Path) -> Finished:
         if not any((work / "runs").glob(f"student-{LOSS}-s{seed}-lr*.json")):
             line = provenance.repeated(profile)
             raise store.StoredFileError(f"{work / 'runs'} holds no student of {LOSS}, seed {seed}: run `{line}` first")
-    source = corpus.load(profile.corpus)
-    blocks, _, key = tokens.prepare(
-        source, vocabulary=profile.vocabulary, length=profile.length, folder=work / "tokens"
-    )
-    workspace = Workspace(work, replace(profile, losses=(LOSS,)), key)
+    begun = experiment.begin(replace(profile, losses=(LOSS,)), work)
+    workspace = begun.workspace
     with bars(False) as silent:
         rate = tuning.rates(workspace, bars=silent).chosen[LOSS]
-    lesson = Lesson.open(workspace, blocks, _device())
+    lesson = Lesson.open(workspace, begun.blocks, device())
     students = tuple(Task("student", seed, LOSS, rate) for seed in profile.seeds)
-    return Finished(workspace, lesson, students, source.sha256)
-
-
-def _device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return Finished(workspace, lesson, students, begun.corpus_sha256)
 
 
 @torch.no_grad()
 def pairs(student: Body, lesson: Lesson) -> tuple[Tensor, Tensor]:
     """Log-probabilities (N, V) of teacher and student, float64, at the drawn positions of the test blocks."""
-    student, blocks, found = student.to(_device()).eval(), lesson.blocks["test"].tokens, []
+    student, blocks, found = student.to(device()).eval(), lesson.blocks["test"].tokens, []
     length = blocks.shape[1] - 1
     block, place = np.divmod(drawn(len(blocks) * length), length)
     for start in range(0, len(blocks), _CHUNK):
         rows = np.arange(start, min(start + _CHUNK, len(blocks)))
         here = np.isin(block, rows)
         at = torch.from_numpy(block[here] - start), torch.from_numpy(place[here])
-        logits = student.logits(torch.from_numpy(blocks[rows, :-1]).to(_device()))
+        logits = student.logits(torch.from_numpy(blocks[rows, :-1]).to(device()))
         both = (lesson.teachers["test"].log_probs(rows), logits)
         found.append([losses.float64_log_softmax(values.cpu()[at]) for values in both])
     log_p, log_q = (torch.cat(parts) for parts in zip(*found, strict=True))

@@ -119,11 +119,10 @@ def _blocks(workspace: Workspace) -> Any:
 
 @lru_cache(maxsize=1)
 def _lesson(workspace: Workspace) -> Any:
-    import torch
-
+    from kdtheory.students import machine
     from kdtheory.students.data import Lesson
 
-    return Lesson.open(workspace, _blocks(workspace), torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    return Lesson.open(workspace, _blocks(workspace), machine.device())
 
 
 class _Heartbeat:

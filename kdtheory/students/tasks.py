@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from kdtheory.students import models, store
+from kdtheory.students import machine, models, store
 from kdtheory.students.profiles import Profile
 
 if TYPE_CHECKING:
@@ -80,8 +80,8 @@ class Workspace:
     def base(self) -> list[Any]:
         """What every trained weight depends on."""
         versions = [metadata.version(name) for name in ("torch", "transformers")]
-        profile = self.profile
-        return [_FORMAT, self.tokens, versions, _device_kind(), profile.precision, profile.architecture, profile.length]
+        profile, device = self.profile, machine.device().type
+        return [_FORMAT, self.tokens, versions, device, profile.precision, profile.architecture, profile.length]
 
     def key(self, task: Task) -> str:
         """Key of a task's files; for a student the teacher and the warm start must have been trained."""
@@ -175,10 +175,6 @@ class Workspace:
         if self.profile.pretrained and (task.kind == "teacher" or not self.profile.warm_steps):
             return self.pair.fingerprint
         return self.result(task)["weights_sha256"]
-
-
-def _device_kind() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def describe(profile: Profile) -> dict[str, Any]:

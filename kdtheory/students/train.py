@@ -251,10 +251,10 @@ class Trainer:
         prompts, references = (
             [texts[row] for row in chosen] for texts in (self.blocks.prompts, self.blocks.references)
         )
-        pair, positions = self.workspace.pair, self.profile.length
+        pair, profile = self.workspace.pair, self.profile
         said = rouge.respond(
-            self.body.net, pair.tokenizer, prompts, vocabulary=self.profile.vocabulary, positions=pair.positions,
-            new_tokens=positions,
+            self.body.net, pair.tokenizer, prompts, vocabulary=profile.vocabulary, positions=pair.positions,
+            new_tokens=profile.length,
         )  # fmt: skip
         return float(rouge.score(said, references).mean())
 
